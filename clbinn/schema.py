@@ -1,36 +1,92 @@
-"""What a recipe may say: typed models of the YAML files, validated before anything is loaded."""
+"""What a recipe may say: typed models of the YAML files, validated before anything is loaded.
 
-from typing import Annotated, Any, Literal
+`python -m clbinn.schema FOLDER` writes the same rules as JSON schemas, for editors that complete and check YAML.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "DATASETS",
+    "TASK_KINDS",
+    "AvalancheTasks",
     "BenchmarkRecipe",
     "ModelSpec",
     "Normalise",
+    "PermuteItem",
+    "PermutePixels",
+    "Rotate",
+    "RotateItem",
     "SourceSpec",
+    "SplitClasses",
     "StrategyRecipe",
     "TargetSpec",
     "TaskItem",
     "TaskSpec",
     "TrainSpec",
+    "json_schemas",
 ]
 
+DATASETS = (
+    "digits",
+    "mnist5k",
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "idx",
+    "npz",
+    "images",
+    "synthetic",
+)
+"""Names that `dataset:` knows; anything else is a callable, `package.module:name`."""
+
+READ_FROM_PATH = ("idx", "npz", "images")
+
+NAME = r"^[a-z0-9][a-z0-9_]*$"
+TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*$"
+KIND = r"^[A-Za-z_]\w*((\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$"
+
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Target = Annotated[str, Field(pattern=TARGET)]
 Scenario = Literal["task", "domain", "class"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def fault(message: str, *path: str, **facts: Any) -> PydanticCustomError:
+    """A fault found by a rule of ours; `path` leads from the model to the field at fault."""
+    return PydanticCustomError("recipe", message, {"path": path, **facts})  # type: ignore[arg-type]
+
+
+def _number_or_list(value: Any, check: Callable[[Any], Any]) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        raise fault("expected a number, or a list of numbers, one per channel") from None
+
+
+Channels = Annotated[float | list[float], WrapValidator(_number_or_list)]
 
 
 class Model(BaseModel):
-    """Base of all recipe parts: unknown words are errors, values can't be changed."""
+    """Base of all recipe parts: unknown words are errors, types are not guessed, values can't be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Normalise(Model):
     """Inputs become (x - mean) / std, with x in [0, 1]. One number, or one per channel."""
 
-    mean: float | list[float]
-    std: float | list[float]
+    mean: Channels
+    std: Channels
+
+    @model_validator(mode="after")
+    def _std_is_positive(self) -> Self:
+        if any(std <= 0 for std in (self.std if isinstance(self.std, list) else [self.std])):
+            raise fault("must be above 0", "std")
+        return self
 
 
 class SourceSpec(Model):
@@ -38,11 +94,21 @@ class SourceSpec(Model):
 
     dataset: str
     normalise: Normalise | None = None
-    path: str | None = None
+    path: str | None = Field(None, min_length=1)
     download: bool = False
     train_size: int | None = Field(None, ge=1)
     test_size: int | None = Field(None, ge=1)
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _dataset_can_be_found(self) -> Self:
+        if self.dataset not in DATASETS and ":" not in self.dataset:
+            raise fault("unknown dataset", "dataset", choices=DATASETS, otherwise="`package.module:callable`")
+        if self.dataset in READ_FROM_PATH and self.path is None:
+            raise fault(f"dataset '{self.dataset}' needs a 'path'")
+        if self.path is not None and ".." in self.path.replace("\\", "/").split("/"):
+            raise fault("a path can't climb with '..'; give the full path, or keep the data under --data-root", "path")
+        return self
 
 
 class PermutePixels(Model):
@@ -60,8 +126,16 @@ class SplitClasses(Model):
     kind: Literal["split_classes"]
     per_task: int = Field(ge=1)
     count: int | None = Field(None, ge=1)
-    order: list[int] | None = None
+    order: list[int] | None = Field(None, min_length=1)
     seed: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if self.order is not None and self.seed is not None:
+            raise fault("classes are in the order given or drawn from the seed: give 'order' or 'seed'", "seed")
+        if self.order is not None and len(set(self.order)) < len(self.order):
+            raise fault("a class stands in the order twice", "order")
+        return self
 
 
 class Rotate(Model):
@@ -79,9 +153,6 @@ class AvalancheTasks(Model):
     options: dict[str, Any] = {}
 
 
-TaskSpec = Annotated[PermutePixels | SplitClasses | Rotate | AvalancheTasks, Field(discriminator="kind")]
-
-
 class PermuteItem(Model):
     """A permutation inside a list of tasks."""
 
@@ -97,20 +168,51 @@ class RotateItem(Model):
 class TaskItem(SourceSpec):
     """One task in a list of unlike tasks: a source of its own, and what is done to it."""
 
-    name: str | None = None
+    name: str | None = Field(None, min_length=1)
     permute_pixels: PermuteItem | None = None
     rotate: RotateItem | None = None
     classes: list[int] | None = Field(None, min_length=1)
 
 
+TASK_KINDS = ("permute_pixels", "split_classes", "rotate", "avalanche")
+
+
+def _task_tag(tasks: Any) -> str | None:
+    """Which form of `tasks:` a value means to be, so that only that form's faults are told."""
+    if isinstance(tasks, list):
+        return "<list>"
+    kind = tasks.get("kind") if isinstance(tasks, dict) else getattr(tasks, "kind", None)
+    return f"<{kind}>" if kind in TASK_KINDS else None
+
+
+TaskSpec = PermutePixels | SplitClasses | Rotate | AvalancheTasks
+Tasks = Annotated[
+    Annotated[PermutePixels, Tag("<permute_pixels>")]
+    | Annotated[SplitClasses, Tag("<split_classes>")]
+    | Annotated[Rotate, Tag("<rotate>")]
+    | Annotated[AvalancheTasks, Tag("<avalanche>")]
+    | Annotated[Annotated[list[TaskItem], Field(min_length=1)], Tag("<list>")],
+    Discriminator(_task_tag),
+]
+
+
 class BenchmarkRecipe(Model):
     """A task stream: benchmarks/*.yaml."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    name: Name
     title: str = ""
     source: SourceSpec | None = None
     scenario: Scenario = "domain"
-    tasks: TaskSpec | list[TaskItem]
+    tasks: Tasks
+
+    @model_validator(mode="after")
+    def _source_where_it_is_used(self) -> Self:
+        brings_data = isinstance(self.tasks, list | AvalancheTasks)
+        if self.source is None and not brings_data:
+            raise fault("needs 'source', e.g. source: {dataset: digits}")
+        if self.source is not None and brings_data:
+            raise fault("not used here: these tasks name their own data", "source")
+        return self
 
 
 class ModelSpec(Model):
@@ -118,7 +220,7 @@ class ModelSpec(Model):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    kind: str = "mlp"
+    kind: str = Field("mlp", pattern=KIND)
 
 
 class TrainSpec(Model):
@@ -132,19 +234,51 @@ class TrainSpec(Model):
 class TargetSpec(Model):
     """Any importable class or function, with its keyword arguments."""
 
-    target: str
+    target: Target
     options: dict[str, Any] = {}
 
 
 class StrategyRecipe(Model):
     """A learning method with its settings: strategies/*.yaml."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    name: Name
     title: str = ""
-    target: str
+    target: Target
     provenance: str = ""
     model: ModelSpec = ModelSpec()
     train: TrainSpec
     optimizer: TargetSpec | None = None
     plugins: list[TargetSpec] = []
     options: dict[str, Any] = {}
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON schemas by name: `benchmark` and `strategy`, with `extends` as recipes on disk may have it."""
+    schemas = {}
+    for name, model in (("benchmark", BenchmarkRecipe), ("strategy", StrategyRecipe)):
+        schema = model.model_json_schema()
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        schema["properties"]["extends"] = {
+            "type": "string",
+            "description": "Recipe that this one takes over: a name of the catalogue, or a path from this file.",
+        }
+        schema["required"] = ["name"]  # the rest may come from the recipe that is extended
+        schemas[name] = schema
+    return schemas
+
+
+def _write_json_schemas() -> None:
+    import json
+    import sys
+    from pathlib import Path
+
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m clbinn.schema FOLDER")
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in json_schemas().items():
+        (folder / f"{name}.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write_json_schemas()

@@ -1,0 +1,1 @@
+"""Continual learning with Bayesian binary neural networks."""

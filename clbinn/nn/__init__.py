@@ -1,0 +1,5 @@
+"""Networks of the paper, and the statistics of their normalisation."""
+
+from clbinn.nn.mlp import MLP, FanInScale
+
+__all__ = ["MLP", "FanInScale"]

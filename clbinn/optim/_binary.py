@@ -1,0 +1,385 @@
+"""What all binary optimizers share: the weights that train, the weights that predict, and the checks.
+
+A binary optimizer keeps something real behind every weight (a natural parameter, a latent weight, a running average).
+The module itself holds the *prediction weights*, exactly ±1, at all times except inside `sampled_params()`, where it
+holds the *training weights* that the gradient is taken at. A subclass says what these are:
+
+    _start(group, flat)              make its own state for the parameters of a group (flat tensors, one per group)
+    _training_weights(group, state)  the flat tensor that `sampled_params()` puts into the module
+    _collect(group, state, gradient) what one backward pass adds
+    _update(group, state, samples)   the step, from what was collected
+    _prediction_weights(group, state)  the flat tensor of ±1
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from clbinn.optim._noise import Noise
+
+__all__ = ["BinaryOptimizer", "FlatState", "check_at_least", "check_between", "check_positive"]
+
+State = dict[str, Tensor]
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless the value is finite and above 0."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+
+def check_at_least(name: str, value: float, low: float) -> None:
+    """Raise ValueError unless the value is finite and at least `low`."""
+    if not low <= value < float("inf"):
+        raise ValueError(f"{name} must be finite and at least {low}, got {value!r}")
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless low <= value < high."""
+    if not low <= value < high:
+        raise ValueError(f"{name} must be in [{low}, {high}), got {value!r}")
+
+
+class FlatState:
+    """The state of one parameter group: named flat tensors, each with one view per parameter."""
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        self.params = list(params)
+        self.sizes = [p.numel() for p in self.params]
+        self.tensors: State = {}
+        self.samples = 0
+        self.has_gradient = [False] * len(self.params)
+        self.prediction: Tensor | None = None
+        self.scratch: State = {}
+
+    @property
+    def numel(self) -> int:
+        """Number of weights in the group."""
+        return sum(self.sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are now."""
+        return self.params[0].device if self.params else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return self.params[0].dtype if self.params else torch.float32
+
+    def holds(self, params: Sequence[Tensor]) -> bool:
+        """Whether these are the parameters, the very same objects in the same order."""
+        return len(params) == len(self.params) and all(a is b for a, b in zip(params, self.params, strict=True))
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """The flat tensor cut into the parameters' shapes, sharing memory."""
+        return [
+            piece.view_as(p) for piece, p in zip(flat.split(self.sizes), self.params, strict=True)
+        ]
+
+    def entry(self, position: int) -> State:
+        """The state of one parameter, as views in its shape."""
+        return {name: self.views(flat)[position] for name, flat in self.tensors.items()}
+
+    def gradient(self) -> Tensor:
+        """The parameters' gradients as one flat tensor, 0 where there is none."""
+        for position, p in enumerate(self.params):
+            self.has_gradient[position] |= p.grad is not None
+        pieces = [torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self.params]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def write(self, flat: Tensor) -> None:
+        """Copy a flat tensor into the parameters."""
+        if self.params:
+            torch._foreach_copy_(self.params, self.views(flat))
+
+
+class BinaryOptimizer(Optimizer):
+    """Base of the optimizers whose modules predict with weights in {-1, +1}.
+
+    Args:
+        params: Parameters or parameter groups, all float32 or all float64, as for any torch optimizer.
+        defaults: Options of a group.
+        seed: Seed of the optimizer's own random numbers; None takes one from torch's global generator.
+
+    Raises:
+        ValueError: No parameters, a parameter given twice, or an option out of range.
+        TypeError: Parameters of half precision or of mixed types.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], seed: int | None = None) -> None:
+        self.noise = Noise(int(torch.randint(2**62, ())) if seed is None else seed)
+        self._flat: list[FlatState] = []
+        self._sampling = False
+        super().__init__(params, defaults)
+        self._synchronise()
+
+    # --- the part that a user calls -------------------------------------------------------------------------------
+
+    @contextmanager
+    def sampled_params(self) -> Iterator[None]:
+        """Put the training weights into the module; on leaving, take the gradients and put back the ±1.
+
+        Several blocks before one `step()` are averaged. After an exception inside the block its gradients are dropped.
+
+        Raises:
+            RuntimeError: The block is entered inside another one.
+        """
+        self.open_sample()
+        try:
+            yield
+        except BaseException:
+            self.restore()
+            raise
+        self.close_sample()
+
+    def open_sample(self) -> None:
+        """Enter `sampled_params()`, for loops that can't use a with block."""
+        if self._sampling:
+            raise RuntimeError("sampled_params() is already open: blocks can't be nested")
+        self._synchronise()
+        with torch.no_grad():
+            for group, flat in zip(self.param_groups, self._flat, strict=True):
+                for p in flat.params:
+                    p.grad = None
+                if flat.params:
+                    flat.write(self._training_weights(group, flat))
+        self._sampling = True
+
+    def close_sample(self) -> None:
+        """Leave `sampled_params()` in order: collect this sample's gradients."""
+        if not self._sampling:
+            raise RuntimeError("no sampled_params() block is open")
+        with torch.no_grad():
+            for group, flat in zip(self.param_groups, self._flat, strict=True):
+                if flat.params:
+                    self._collect(group, flat, flat.gradient())
+                    flat.samples += 1
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the prediction weights into the module, dropping a sample that is still open."""
+        self._sampling = False
+        with torch.no_grad():
+            for group, flat in zip(self.param_groups, self._flat, strict=True):
+                flat.write(self._prediction(group, flat))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update from the samples collected since the last one.
+
+        Args:
+            closure: Computes the loss, calls `backward()` and returns the loss. It runs in `num_samples` blocks of
+                `sampled_params()` of its own. Without it, at least one block must have been left before.
+
+        Returns:
+            The mean loss of the closure's runs, or None.
+
+        Raises:
+            RuntimeError: No sample was collected, or a block is still open.
+        """
+        loss = self._run_closure(closure) if closure is not None else None
+        if self._sampling:
+            raise RuntimeError("step() inside sampled_params(): leave the block first")
+        for group, flat in zip(self.param_groups, self._flat, strict=True):
+            if not flat.params:
+                continue
+            if flat.samples == 0:
+                raise RuntimeError("step() has no gradients: run the backward pass inside `with opt.sampled_params():`")
+            idle = [i for i, seen in enumerate(flat.has_gradient) if not seen]
+            kept = [{name: view.clone() for name, view in flat.entry(i).items()} for i in idle]
+            self._update(group, flat, flat.samples)
+            for i, entry in zip(idle, kept, strict=True):  # as in torch: no gradient, no update
+                for name, view in flat.entry(i).items():
+                    view.copy_(entry[name])
+            self._begin(flat)
+        self.restore()
+        return loss
+
+    def sample_weights(self, noise: Noise | None = None) -> list[Tensor]:
+        """One draw of all weights from what was learned, each exactly ±1, in parameter order.
+
+        Args:
+            noise: Where the randomness comes from; None uses the optimizer's own stream.
+        """
+        self._synchronise()
+        noise = self.noise if noise is None else noise
+        return [v for g, f in zip(self.param_groups, self._flat, strict=True) for v in f.views(self._draw(g, f, noise))]
+
+    def mode_weights(self) -> list[Tensor]:
+        """The prediction weights, exactly ±1, in parameter order."""
+        self._synchronise()
+        return [
+            v
+            for g, f in zip(self.param_groups, self._flat, strict=True)
+            for v in f.views(self._prediction(g, f))
+        ]
+
+    @contextmanager
+    def weights(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """Hold these weights in the module inside the block, the mode again after it."""
+        self._synchronise()
+        try:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters(), list(weights))
+            yield
+        finally:
+            self.restore()
+
+    def parameters(self) -> list[Tensor]:
+        """All parameters in order, over all groups."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def set_parameters(self, params: Sequence[Tensor], renamed: dict[Tensor, Tensor] | None = None) -> None:
+        """Make these the parameters of the first group, keeping the state of those already known.
+
+        Args:
+            params: The parameters from now on. Those not known yet start fresh.
+            renamed: New parameter → the old one that it replaces. Where both have an entry, the state is carried
+                over (a classifier that grew by some rows keeps what its old rows learned).
+        """
+        self.param_groups[0]["params"] = list(params)
+        self._synchronise(renamed or {})
+        self.restore()
+
+    # --- state on disk ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit: one entry per parameter, the groups, the random stream."""
+        self._synchronise()
+        packed = super().state_dict()
+        packed["state"] = {
+            index: {name: view.clone() for name, view in flat.entry(position).items()}
+            for index, (flat, position) in enumerate((f, i) for f in self._flat for i in range(len(f.params)))
+        }
+        packed["noise"] = self.noise.state_dict()
+        return packed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: It belongs to other parameters.
+        """
+        state_dict = dict(state_dict)
+        entries, noise = state_dict.pop("state"), state_dict.pop("noise")
+        super().load_state_dict({**state_dict, "state": {}})
+        self._synchronise()
+        self.noise.load_state_dict(noise)
+        for index, (flat, position) in enumerate((f, i) for f in self._flat for i in range(len(f.params))):
+            mine, given = flat.entry(position), entries[index]
+            if {n: v.shape for n, v in mine.items()} != {n: v.shape for n, v in given.items()}:
+                raise ValueError(f"the state does not fit parameter {index} of shape {tuple(flat.params[position].shape)}")
+            for name, view in mine.items():
+                view.copy_(given[name])
+        for flat in self._flat:
+            self._begin(flat)
+        self.restore()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with checks."""
+        params = param_group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        self._check(params)
+        super().add_param_group({**param_group, "params": params})
+        self._check_group(self.param_groups[-1])
+
+    # --- for subclasses --------------------------------------------------------------------------------------------
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for an option out of range."""
+
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
+        raise NotImplementedError
+
+    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        raise NotImplementedError
+
+    def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
+        raise NotImplementedError
+
+    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
+        raise NotImplementedError
+
+    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        raise NotImplementedError
+
+    def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
+        """One draw of flat weights; methods without a posterior have only their mode."""
+        return self._prediction(group, flat)
+
+    # --- inner ------------------------------------------------------------------------------------------------------
+
+    def _prediction(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        """The ±1 of the mode, kept until the next update."""
+        if flat.prediction is None:
+            flat.prediction = self._prediction_weights(group, flat)
+        return flat.prediction
+
+    @staticmethod
+    def _begin(flat: FlatState) -> None:
+        """Forget the samples: what follows belongs to the next step."""
+        flat.samples, flat.prediction = 0, None
+        flat.has_gradient = [False] * len(flat.params)
+
+    def _run_closure(self, closure: Callable[[], Any]) -> Any:
+        losses = []
+        for _ in range(self.param_groups[0].get("num_samples", 1)):
+            with torch.enable_grad(), self.sampled_params():
+                losses.append(closure())
+        return None if losses[0] is None else sum(losses) / len(losses)
+
+    def _synchronise(self, renamed: dict[Tensor, Tensor] | None = None) -> None:
+        """Follow the parameters: new ones start fresh, moved ones take their state along, the rest keep theirs."""
+        if len(self._flat) == len(self.param_groups) and not renamed and all(
+            flat.holds(group["params"]) and _in_place(flat) for group, flat in zip(self.param_groups, self._flat, strict=True)
+        ):
+            return
+        known = {p: flat.entry(i) for flat in self._flat for i, p in enumerate(flat.params)}
+        self._flat = []
+        for group in self.param_groups:
+            flat = FlatState(group["params"])
+            self._check(flat.params)
+            self._flat.append(flat)
+            if not flat.params:
+                continue
+            self.noise.to(flat.device)
+            flat.tensors = self._start(group, flat)
+            for position, p in enumerate(flat.params):
+                old = known.get(p) or known.get((renamed or {}).get(p, p))
+                for name, view in flat.entry(position).items():
+                    if old and name in old:
+                        overlap = tuple(slice(0, min(a, b)) for a, b in zip(view.shape, old[name].shape, strict=True))
+                        view[overlap] = old[name][overlap].to(view.device)
+        if not self._sampling:
+            self.restore()
+
+    @staticmethod
+    def _check(params: Sequence[Tensor]) -> None:
+        """Raise for parameters that can't be binary together."""
+        if len({id(p) for p in params}) != len(params):
+            raise ValueError("a parameter is given twice: hand over each one once")
+        kinds = {str(p.dtype).removeprefix("torch.") for p in params}
+        if not kinds <= {"float32", "float64"}:
+            raise TypeError(f"binary weights are kept in float32 or float64, got {sorted(kinds)}: use autocast for half")
+        if len(kinds) > 1:
+            raise TypeError(f"parameters of one group must have one type, got {sorted(kinds)}: call .float() on the module")
+        if len({p.device for p in params}) > 1:
+            raise ValueError("parameters of one group must be on one device: make one group for each device")
+
+
+def _in_place(flat: FlatState) -> bool:
+    """Whether the state is where the parameters are, and of their type."""
+    tensor = next(iter(flat.tensors.values()), None)
+    if tensor is None:
+        return True
+    if tensor.dtype != flat.dtype:
+        raise TypeError(
+            f"the parameters became {flat.dtype} after the optimizer was made for {tensor.dtype}: "
+            "convert the module first, then make the optimizer"
+        )
+    return tensor.device == flat.device

@@ -1,0 +1,207 @@
+"""BayesBiNN: the Bayesian learning rule for binary weights (Meng, Bachmann & Khan, ICML 2020).
+
+Every weight w in {-1, +1} has a Bernoulli posterior with natural parameter λ. One step, for a mini-batch of mean loss ℓ:
+
+    w_s = tanh((λ + ½ logit u_s) / τ)                     relaxed samples, s = 1..S, u uniform
+    g_s = ∂ℓ/∂w at w_s                                    by automatic differentiation
+    s_s = N (1 - w_s² + eps) / (τ (1 - tanh²λ + eps))     N dw/dμ, μ = tanh λ
+    λ  ← (1 - α) λ - α (mean_s(s_s ⊙ g_s) - λ0)           λ0 is the prior's natural parameter
+
+The fixed point minimises E_q[Σ_i ℓ_i(w)] + KL(q ‖ p0) over the N training points. In continual learning the λ of one
+task becomes the λ0 of the next: `carry_prior()`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clbinn import bernoulli
+from clbinn.optim._binary import BinaryOptimizer, FlatState, check_at_least, check_between, check_positive
+from clbinn.optim._noise import Noise, tanh
+
+__all__ = ["BayesBiNN", "bayesbinn"]
+
+
+def bayesbinn(
+    natural: Tensor,
+    prior_natural: Tensor,
+    gradient: Tensor,
+    momentum_buffer: Tensor | None,
+    *,
+    lr: float,
+    momentum: float,
+    prior_weight: float,
+    step: int,
+) -> None:
+    """One update of λ in place, λ ← λ - α m / (1 - β^t) with m ← β m + (1 - β) (G + ρ (λ - λ0)).
+
+    With β = 0 and ρ = 1 this is λ ← (1 - α) λ - α (G - λ0).
+
+    Args:
+        natural: λ, any shape; changed in place.
+        prior_natural: λ0, of the same shape.
+        gradient: G, the mean over samples of s ⊙ g.
+        momentum_buffer: m, changed in place; None for β = 0.
+        lr: α.
+        momentum: β in [0, 1).
+        prior_weight: ρ, 1 in the paper.
+        step: t, counted from 1.
+    """
+    direction = torch.sub(natural, prior_natural).mul_(prior_weight).add_(gradient)
+    if momentum_buffer is not None:
+        momentum_buffer.mul_(momentum).add_(direction, alpha=1 - momentum)
+        natural.add_(momentum_buffer, alpha=-lr / (1 - momentum**step))
+    else:
+        natural.add_(direction, alpha=-lr)
+
+
+class BayesBiNN(BinaryOptimizer):
+    """Learns a Bernoulli posterior over binary weights; see the module's equations.
+
+    Args:
+        params: Parameters or parameter groups. All of them become binary: hand over only those that should.
+        num_data: N, the number of training points that the loss is a mean over, times any augmentation factor.
+        lr: Step size α > 0; schedulers of torch move it.
+        temperature: τ > 0 of the relaxation.
+        num_samples: S ≥ 1, used by `step(closure)`; with `sampled_params()` S is the number of blocks before a step.
+        momentum: β in [0, 1).
+        init_natural: λ at the start: ±init_natural with a random sign for each weight, or one tensor per parameter.
+        prior_natural: λ0, one number or one tensor per parameter.
+        prior_weight: Factor ρ ≥ 0 on λ - λ0; 1 is the paper.
+        eps: Term in numerator and denominator of the gradient scale, > 0. At τ = 1e-10 the method rests on it.
+        seed: Seed of the optimizer's own random numbers; None takes one from torch's global generator.
+
+    Raises:
+        ValueError: An option out of its range, or tensors that do not fit the parameters.
+        TypeError: Parameters of half precision or of mixed types.
+
+    Example:
+        >>> net = torch.nn.Linear(4, 2, bias=False)
+        >>> opt = BayesBiNN(net.parameters(), num_data=100, lr=0.1, temperature=1.0, seed=0)
+        >>> with opt.sampled_params():
+        ...     torch.nn.functional.cross_entropy(net(torch.ones(3, 4)), torch.tensor([0, 1, 0])).backward()
+        >>> opt.step()
+        >>> bool((net.weight.abs() == 1).all())
+        True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        num_data: float,
+        lr: float = 1e-3,
+        temperature: float = 1e-2,
+        num_samples: int = 1,
+        momentum: float = 0.0,
+        init_natural: float | Sequence[Tensor] = 10.0,
+        prior_natural: float | Sequence[Tensor] = 0.0,
+        prior_weight: float = 1.0,
+        eps: float = 1e-10,
+        seed: int | None = None,
+    ) -> None:
+        self._init = init_natural if isinstance(init_natural, (int, float)) else 0.0
+        self._prior = prior_natural if isinstance(prior_natural, (int, float)) else 0.0
+        check_at_least("init_natural", self._init, 0)
+        defaults = {
+            "num_data": num_data,
+            "lr": lr,
+            "temperature": temperature,
+            "num_samples": num_samples,
+            "momentum": momentum,
+            "prior_weight": prior_weight,
+            "eps": eps,
+            "step": 0,
+        }
+        super().__init__(params, defaults, seed)
+        if not isinstance(init_natural, (int, float)):
+            _assign("init_natural", self.natural_parameters(), init_natural)
+        if not isinstance(prior_natural, (int, float)):
+            _assign("prior_natural", self.prior_natural_parameters(), prior_natural)
+        for flat in self._flat:
+            self._begin(flat)
+        self.restore()
+
+    def natural_parameters(self) -> list[Tensor]:
+        """λ of every parameter, in parameter order: views, not copies."""
+        return self._named("natural")
+
+    def prior_natural_parameters(self) -> list[Tensor]:
+        """λ0 of every parameter, in parameter order: views, not copies."""
+        return self._named("prior_natural")
+
+    def carry_prior(self) -> None:
+        """λ0 ← λ, bit for bit: the next task starts from what this one learned. λ itself stays."""
+        self._synchronise()
+        for flat in self._flat:
+            if flat.params:
+                flat.tensors["prior_natural"].copy_(flat.tensors["natural"])
+
+    def kl_divergence(self) -> float:
+        """KL(q ‖ p0) over all weights, in nats."""
+        pairs = zip(self.natural_parameters(), self.prior_natural_parameters(), strict=True)
+        return sum(float(bernoulli.kl_divergence(q, p).sum()) for q, p in pairs)
+
+    # --- the parts of a binary optimizer ---------------------------------------------------------------------------
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check_positive("num_data", group["num_data"])
+        check_positive("temperature", group["temperature"])
+        check_positive("eps", group["eps"])
+        check_at_least("lr", group["lr"], 0)
+        check_at_least("num_samples", group["num_samples"], 1)
+        check_at_least("prior_weight", group["prior_weight"], 0)
+        check_between("momentum", group["momentum"], 0, 1)
+
+    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+        natural = self.noise.signs(flat.numel, flat.dtype).mul_(self._init)
+        state = {"natural": natural, "prior_natural": torch.full_like(natural, self._prior)}
+        if group["momentum"]:
+            state["momentum"] = torch.zeros_like(natural)
+        return state
+
+    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        # bernoulli.relaxed_sample in place: noise becomes the sample
+        noise = self.noise.logistic(flat.numel, flat.dtype)
+        flat.scratch["relaxed"] = tanh(noise.add_(flat.tensors["natural"]).div_(group["temperature"]))
+        return flat.scratch["relaxed"]
+
+    def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
+        # bernoulli.gradient_scale in place; 1 and eps are added apart, as 1 + eps is 1 in float32
+        eps = group["eps"]
+        numerator = flat.scratch["relaxed"].square_().neg_().add_(1).add_(eps)
+        denominator = tanh(flat.tensors["natural"].clone()).square_().neg_().add_(1).add_(eps)
+        scaled = numerator.div_(denominator).mul_(group["num_data"] / group["temperature"]).mul_(gradient)
+        flat.scratch["scaled"] = flat.scratch["scaled"].add_(scaled) if flat.samples else scaled
+
+    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
+        group["step"] += 1
+        bayesbinn(
+            flat.tensors["natural"],
+            flat.tensors["prior_natural"],
+            flat.scratch["scaled"].div_(samples),
+            flat.tensors.get("momentum"),
+            lr=group["lr"],
+            momentum=group["momentum"],
+            prior_weight=group["prior_weight"],
+            step=group["step"],
+        )
+
+    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        return bernoulli.mode(flat.tensors["natural"]) if flat.params else torch.empty(0)
+
+    def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
+        return bernoulli.sample(flat.tensors["natural"], noise.uniform(flat.numel, flat.dtype))
+
+    def _named(self, name: str) -> list[Tensor]:
+        self._synchronise()
+        return [v for flat in self._flat if flat.params for v in flat.views(flat.tensors[name])]
+
+
+def _assign(name: str, views: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+    """Copy the user's tensors into the state, or say which does not fit."""
+    if [v.shape for v in views] != [torch.as_tensor(g).shape for g in given]:
+        raise ValueError(f"{name} needs one tensor per parameter, of its shape: {[tuple(v.shape) for v in views]}")
+    for view, tensor in zip(views, given, strict=True):
+        view.copy_(torch.as_tensor(tensor))

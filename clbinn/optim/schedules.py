@@ -1,0 +1,137 @@
+"""The appendix's schedules: they move one value of every parameter group (`lr`, Bop's `adaptivity`, …).
+
+Call `step()` once an epoch (or once an iteration, where a table counts those), after the optimizer's steps, as with
+torch's own schedulers. Unlike those, a schedule here is not tied to the name `lr`. Each value is a closed form of the
+value at the start and of the number of calls, so there is nothing to accumulate and a resume is exact.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+
+from clbinn.errors import UserError
+
+__all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay"]
+
+
+class Schedule:
+    """Base: `value(start, t)` is the value after t calls of `step()`.
+
+    Args:
+        optimizer: its parameter groups hold the value.
+        key: name of the value in the groups.
+
+    Raises:
+        UserError: no such value in a group.
+    """
+
+    def __init__(self, optimizer: Optimizer, key: str = "lr") -> None:
+        for group in optimizer.param_groups:
+            if key not in group:
+                raise UserError(f"{type(optimizer).__name__} has no {key!r} to schedule; it has {sorted(group)}")
+        self.optimizer = optimizer
+        self.key = key
+        self.starts = [float(group[key]) for group in optimizer.param_groups]
+        self.count = 0
+
+    def value(self, start: float, t: int) -> float:
+        """The value after t calls, from its value at the start."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Move on by one."""
+        self.count += 1
+        self._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {"starts": list(self.starts), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; sets the value in the groups."""
+        self.starts, self.count = [float(start) for start in state["starts"]], int(state["count"])
+        self._apply()
+
+    def _apply(self) -> None:
+        for group, start in zip(self.optimizer.param_groups, self.starts, strict=True):
+            group[self.key] = self.value(start, self.count)
+
+
+class CosineDecay(Schedule):
+    r"""Half a cosine from the start to `end` in T calls (Tables 9 and 13).
+
+    .. math:: α_t = α_T + ½ (α_0 - α_T) (1 + \cos(π t / T))
+
+    Args:
+        optimizer: as in `Schedule`.
+        total: T, at least 1; the value stays at `end` afterwards.
+        end: α_T.
+        key: as in `Schedule`.
+    """
+
+    def __init__(self, optimizer: Optimizer, total: int, end: float = 1e-16, key: str = "lr") -> None:
+        super().__init__(optimizer, key)
+        self.total, self.end = _positive("total", total), end
+
+    def value(self, start: float, t: int) -> float:
+        """See `Schedule.value`."""
+        if t >= self.total:
+            return self.end
+        return self.end + (start - self.end) * (1 + math.cos(math.pi * t / self.total)) / 2
+
+
+class ExponentialDecay(Schedule):
+    r"""Geometric from the start to `end` in T calls (Eq. 27, Table 4).
+
+    .. math:: α_{t+1} = α_t (α_T / α_0)^{1/T}
+
+    The appendix prints the exponent as -T, which would grow without bound; 1/T is what ends at α_T.
+
+    Args:
+        optimizer: as in `Schedule`.
+        total: T, at least 1; the value stays at `end` afterwards.
+        end: α_T, above 0.
+        key: as in `Schedule`.
+    """
+
+    def __init__(self, optimizer: Optimizer, total: int, end: float, key: str = "lr") -> None:
+        super().__init__(optimizer, key)
+        if not end > 0 or not all(start > 0 for start in self.starts):
+            raise UserError(f"an exponential decay needs {key} > 0 at the start and at the end; the end is {end}")
+        self.total, self.end = _positive("total", total), end
+
+    def value(self, start: float, t: int) -> float:
+        """See `Schedule.value`."""
+        return self.end if t >= self.total else start * (self.end / start) ** (t / self.total)
+
+
+class StepDecay(Schedule):
+    """Times `factor` every `every` calls, or at the calls listed (Tables 3 and 9).
+
+    Args:
+        optimizer: as in `Schedule`.
+        factor: above 0.
+        every: an interval in calls (Bop: 1 or 100 epochs; PMF: 7,000 iterations), or the calls themselves, as
+            `[1500, 2500]`.
+        key: as in `Schedule`.
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: float, every: int | Sequence[int], key: str = "lr") -> None:
+        super().__init__(optimizer, key)
+        if not factor > 0:
+            raise UserError(f"factor must be above 0; it is {factor}")
+        self.factor = factor
+        self.every = _positive("every", every) if isinstance(every, int) else sorted(every)
+
+    def value(self, start: float, t: int) -> float:
+        """See `Schedule.value`."""
+        drops = t // self.every if isinstance(self.every, int) else sum(t >= call for call in self.every)
+        return float(start * self.factor**drops)
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name} must be a whole number, 1 or more; it is {value!r}")
+    return value

@@ -1,0 +1,291 @@
+"""Numbers as text: the headline table as rows, CSV and Markdown, and the accuracy matrix on a terminal."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clbinn.report.groups import Difference, Group, Stat, Stream
+from clbinn.report.runs import Matrix
+from clbinn.report.targets import Verdict, is_fraction
+
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "difference_text",
+    "headline",
+    "markdown_stream",
+    "markdown_targets",
+    "matrix_text",
+    "protocol",
+    "sample_indices",
+    "summary_csv",
+]
+
+MISSING = "–"
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(s: Stat) -> str:
+    """`84.21 ± 0.33`, in percent."""
+    return _spread(s, lambda x: f"{100 * x:.2f}")
+
+
+def points(s: Stat) -> str:
+    """`+1.20 ± 0.10`, in points of a percent, with its sign."""
+    return _spread(s, _signed)
+
+
+def plain(s: Stat) -> str:
+    """`0.321 ± 0.004`."""
+    return _spread(s, lambda x: f"{x:.3f}")
+
+
+def duration(s: Stat) -> str:
+    """Seconds as people say them: `41 s`, `3 min 12 s`, `2 h 05 min`."""
+    if not math.isfinite(s.mean):
+        return MISSING
+    seconds = round(s.mean)
+    if s.mean < 10:
+        return f"{s.mean:.1f} s"
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def count(s: Stat) -> str:
+    """`89,400`."""
+    return f"{s.mean:,.0f}" if math.isfinite(s.mean) else MISSING
+
+
+def bits(s: Stat) -> str:
+    """`1` or `32`, at most one digit after the point."""
+    return f"{round(s.mean, 1):g}" if math.isfinite(s.mean) else MISSING
+
+
+def size(s: Stat) -> str:
+    """Bytes in decimal units: `715 kB`."""
+    value = s.mean
+    if not math.isfinite(value):
+        return MISSING
+    for unit in ("B", "kB", "MB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if value >= 99.5 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def _spread(s: Stat, form: Callable[[float], str]) -> str:
+    if not math.isfinite(s.mean):
+        return MISSING
+    mean = form(s.mean).replace("-", MINUS)
+    return mean if not math.isfinite(s.std) else f"{mean} ± {form(s.std).lstrip('+')}"
+
+
+def _signed(x: float) -> str:
+    text = f"{100 * x:+.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of summary.json in the headline table."""
+
+    key: str
+    title: str
+    unit: str
+    form: Callable[[Stat], str]
+
+
+COLUMNS = (
+    Column("average_accuracy", "ACC", "%", percent),
+    Column("backward_transfer", "BWT", "points", points),
+    Column("forgetting", "Forgetting", "points", points),
+    Column("learning_accuracy", "Learning acc.", "%", percent),
+    Column("average_incremental_accuracy", "AIA", "%", percent),
+    Column("nll", "NLL", "nats", plain),
+    Column("ece", "ECE", "", plain),
+    Column("seconds_train", "Training", "", duration),
+    Column("parameters", "Parameters", "", count),
+    Column("weight_bits", "Bits", "a weight", bits),
+    Column("memory_bytes", "Memory", "", size),
+)
+
+
+def difference_text(d: Difference | None) -> str:
+    """`+1.20 [+0.80, +1.60]`, in points; without an interval for one common seed."""
+    if d is None:
+        return MISSING
+    mean = _signed(d.mean).replace("-", MINUS)
+    if not math.isfinite(d.low):
+        return f"{mean} (n = 1)"
+    return f"{mean} [{_signed(d.low)}, {_signed(d.high)}]".replace("-", MINUS)
+
+
+def protocol(group: Group) -> str:
+    """What a number depends on besides the method: epochs, statistics of batch normalisation, Monte-Carlo samples."""
+    epochs = group.setting("epochs")
+    epochs = group.setting("train.epochs") if epochs is None else epochs
+    parts = [f"{epochs} epochs" if epochs != 1 else "1 epoch"] if epochs is not None else []
+    batch_norm, samples = group.setting("batch_norm"), group.setting("mc_samples")
+    if batch_norm not in (None, ""):
+        parts.append(f"batch_norm {batch_norm}")
+    if samples is not None:
+        parts.append(f"C = {samples}" + (" (mode)" if samples == 0 else ""))
+    free = group.setting("protocol")
+    notes = free if isinstance(free, list) else [free]
+    parts += [str(note) for note in notes if note not in (None, "")]
+    return ", ".join(parts)
+
+
+def headline(stream: Stream) -> tuple[list[str], list[list[str]]]:
+    """The headline table as text: titles, and one row for each strategy that has finished runs."""
+    reference = stream.reference
+    difference = f"Δ ACC to {reference.label}" if reference else ""
+    titles = ["Strategy", "n", *(f"{c.title} ({c.unit})" if c.unit else c.title for c in COLUMNS)]
+    rows = [[g.label, str(len(g.finished)), *(c.form(g.stat(c.key)) for c in COLUMNS)] for g in stream.compared]
+    if difference:
+        titles.insert(3, difference)
+        for row, group in zip(rows, stream.compared, strict=True):
+            row.insert(3, "reference" if group is reference else difference_text(stream.difference(group)))
+    titles.append("Protocol")
+    for row, group in zip(rows, stream.compared, strict=True):
+        row.append(protocol(group))
+    return titles, rows
+
+
+def summary_csv(streams: Sequence[Stream]) -> str:
+    """Every group's numbers at full precision: mean and std of each, the paired difference and its interval."""
+    keys = [column.key for column in COLUMNS]
+    keys[2:2] = ["forward_transfer"]
+    keys += ["seconds_eval"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    measured = [f"{key}_{part}" for key in keys for part in ("mean", "std")]
+    paired = [f"difference_{part}" for part in ("mean", "low", "high", "n")]
+    writer.writerow(["benchmark", "num_tasks", "strategy", "hash", "n", "seeds", "protocol", *measured, *paired])
+    for stream in streams:
+        for group in stream.compared:
+            stats = [group.stat(key) for key in keys]
+            numbers = [_cell(x) for s in stats for x in (s.mean, s.std)]
+            d = stream.difference(group)
+            differences = [""] * 4 if d is None else [_cell(d.mean), _cell(d.low), _cell(d.high), str(d.n)]
+            seeds = " ".join(str(run.seed) for run in group.finished)
+            head = [stream.benchmark, str(stream.num_tasks), group.strategy, group.hash, str(len(group.finished)), seeds]
+            writer.writerow([*head, protocol(group), *numbers, *differences])
+    return out.getvalue()
+
+
+def _cell(x: float) -> str:
+    return repr(x) if math.isfinite(x) else ""
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; text is escaped, the first column stands left and the others right."""
+    rule = ["---"] + ["---:"] * (len(titles) - 1)
+    lines = [[_escape(cell) for cell in titles], rule, *([_escape(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    for mark in "\\|*_`[]":
+        text = text.replace(mark, "\\" + mark)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+
+
+def markdown_stream(stream: Stream, level: int = 1) -> str:
+    """Title, facts and headline table of one stream."""
+    text = f"{'#' * level} {_escape(stream.title)}\n\n{facts(stream)}\n\n"
+    if not stream.compared:
+        return text + "No run is finished yet.\n"
+    titles, rows = headline(stream)
+    note = "Mean ± standard deviation over n seeds"
+    if stream.reference:
+        note += f"; Δ is the paired difference over common seeds to {_escape(stream.reference.label)}, with its 95 % t interval"
+    return text + markdown_table(titles, rows) + f"\n{note}.\n"
+
+
+def facts(stream: Stream) -> str:
+    """`5 tasks · 3 seeds · 4 strategies · 12 of 13 runs finished`."""
+    done = sum(run.status == "finished" for run in stream.runs)
+    amounts = [
+        (stream.num_tasks, "task", "tasks"),
+        (len(stream.seeds), "seed", "seeds"),
+        (len(stream.groups), "strategy", "strategies"),
+    ]
+    parts = [f"{n:,} {one if n == 1 else many}" for n, one, many in amounts if n]
+    return " · ".join([*parts, f"{done} of {len(stream.runs)} runs finished"])
+
+
+def target_rows(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
+    """Targets as text: what was published, what was measured, the outcome."""
+    titles = ["Target", "Published", "Tolerance", "Measured", "n", "Outcome", "Evidence", "Source"]
+    rows = []
+    for v in verdicts:
+        scale = 100.0 if is_fraction(v.target.metric) else 1.0
+        published = _number(scale * v.target.value, scale * v.target.std)
+        ours = _number(scale * v.ours.mean, scale * v.ours.std)
+        tolerance = f"{scale * v.target.tolerance:.2f}"
+        n = str(v.ours.n) if v.ours.n else MISSING
+        rows.append([v.target.id, published, tolerance, ours, n, v.text, v.target.evidence, v.target.source])
+    return titles, rows
+
+
+def _number(mean: float, std: float) -> str:
+    if not math.isfinite(mean):
+        return MISSING
+    return f"{mean:.2f}" if not math.isfinite(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def markdown_targets(verdicts: Sequence[Verdict], level: int = 2) -> str:
+    """The targets as a section in Markdown."""
+    done = sum(v.outcome == "reproduced" for v in verdicts)
+    head = f"{'#' * level} Published numbers\n\n{done} of {len(verdicts)} reproduced. Accuracies in percent.\n\n"
+    return head + markdown_table(*target_rows(verdicts))
+
+
+def sample_indices(size: int, at_most: int) -> list[int]:
+    """At most `at_most` indices of `range(size)`, evenly spread, first and last among them."""
+    if size <= at_most:
+        return list(range(size))
+    return sorted({round(float(x)) for x in np.linspace(0, size - 1, at_most)})
+
+
+def matrix_text(matrix: Matrix, task_names: Sequence[str] | None = None, at_most: int = 12) -> str:
+    """The accuracy matrix for a terminal: percent, a row after each task, the average over the tasks seen at the end.
+
+    Args:
+        matrix: `(T+1, T)`, fractions in [0, 1], row 0 the untrained network; NaN prints as a dash.
+        task_names: Names of the T tasks, listed below the matrix; None lists none.
+        at_most: Tasks shown; of more, this many are chosen evenly.
+
+    Raises:
+        ValueError: The shapes don't fit.
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] < 1 or matrix.shape[0] != matrix.shape[1] + 1:
+        raise ValueError(f"an accuracy matrix is (T+1, T), not {matrix.shape}")
+    tasks = matrix.shape[1]
+    if task_names is not None and len(task_names) != tasks:
+        raise ValueError(f"{len(task_names)} names for {tasks} tasks")
+    shown = sample_indices(tasks, at_most)
+    lines = ["trained on │" + "".join(f"{f'task {j + 1}':>10}" for j in shown) + " │ average of seen"]
+    lines.append("───────────┼" + "──────────" * len(shown) + "─┼────────────────")
+    for i in [0, *(j + 1 for j in shown)]:
+        cells = "".join(f"{_percent_or_dash(matrix[i, j]):>10}" for j in shown)
+        seen = _percent_or_dash(float(np.mean(matrix[i, :i]))) if i else ""
+        lines.append(f"{f'task {i}' if i else 'nothing':>10} │{cells} │ {seen:>8}")
+    if len(shown) < tasks:
+        lines.append(f"{len(shown)} of {tasks} tasks shown; the average is over all seen.")
+    if task_names is not None and len(shown) == tasks:
+        lines += [f"task {j + 1}: {name}" for j, name in enumerate(task_names)]
+    return "\n".join(lines)
+
+
+def _percent_or_dash(x: float) -> str:
+    return f"{100 * x:.1f}" if math.isfinite(x) else MISSING
