@@ -44,7 +44,7 @@ def natural_from_probability(probability: Tensor) -> Tensor:
 
 def mode(natural: Tensor) -> Tensor:
     """The likelier value, sign λ, as ±1; λ = 0 gives +1."""
-    return torch.where(natural < 0, -1.0, 1.0).to(natural.dtype)
+    return natural.sign().add_(0.5).sign_()
 
 
 def sample(natural: Tensor, uniform: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Numbers of an accuracy matrix: pure functions, numpy only.
 
-The matrix R has T + 1 rows and T columns. R[i, j] is the accuracy on task j after training task i, both counted from 1 in
-the formulas; row 0 is the untrained network. With a single task nothing can be transferred or forgotten: those are 0.
+The matrix R has T + 1 rows and T columns. R[i, j] is the accuracy on task j after training task i, both counted from 1
+in the formulas; row 0 is the untrained network. With a single task nothing is transferred or forgotten: those are 0.
 """
 
 import numpy as np
@@ -74,7 +74,7 @@ def backward_transfer(R: ArrayLike) -> float:
 
 
 def forward_transfer(R: ArrayLike) -> float:
-    """What earlier tasks did for those to come: FWT = 1/(T−1) Σ_{j≥2} (R[j−1, j] − R[0, j]) (Lopez-Paz and Ranzato, 2017).
+    """What earlier tasks did for later ones: FWT = 1/(T−1) Σ_{j≥2} (R[j−1, j] − R[0, j]) (Lopez-Paz and Ranzato, 2017).
 
     Args:
         R: Accuracy matrix of shape (T + 1, T), row 0 the untrained network, entries in [0, 1].
@@ -90,7 +90,7 @@ def forward_transfer(R: ArrayLike) -> float:
 
 
 def forgetting(R: ArrayLike) -> float:
-    """How far each task fell from its best: F = 1/(T−1) Σ_{j<T} (max_{j≤l<T} R[l, j] − R[T, j]) (Chaudhry et al., 2018).
+    """How far tasks fell from their best: F = 1/(T−1) Σ_{j<T} (max_{j≤l<T} R[l, j] − R[T, j]) (Chaudhry et al., 2018).
 
     Args:
         R: Accuracy matrix of shape (T + 1, T), row 0 the untrained network, entries in [0, 1].

@@ -35,8 +35,8 @@ class Scores:
     ece: float
 
 
-class PredictionMetrics(PluginMetric[dict[int, Scores]]):
-    """Accuracy, negative log-likelihood and calibration error of each test set, in one pass and a few numbers of memory.
+class PredictionMetrics(PluginMetric[dict[int, Scores]]):  # type: ignore[misc]
+    """Accuracy, negative log-likelihood and calibration error of each test set, in one pass and little memory.
 
     Args:
         bins: Number of bins of the calibration error.
@@ -94,11 +94,11 @@ class PredictionMetrics(PluginMetric[dict[int, Scores]]):
         ]
 
 
-class ContinualMetrics(PluginMetric[dict[str, float]]):
+class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     """The accuracy matrix of a stream, filled as Avalanche trains and evaluates, and the numbers of it.
 
-    Evaluate the whole test stream once before training (row 0) and once after each experience. After each evaluation the
-    numbers of the tasks trained so far are given out; those that need a row or a task that was not evaluated are left out.
+    Evaluate the whole test stream once before training (row 0) and once after each experience. After each evaluation
+    the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing.
 
     Args:
         num_tasks: Number of tasks T of the stream.
@@ -117,7 +117,8 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
         super().__init__()
         self.matrix: NDArray[np.float64] = np.full((num_tasks + 1, num_tasks), np.nan)
         self._trained = 0
-        self._correct = self._total = 0
+        self._correct: Tensor | int = 0
+        self._total = 0
 
     def reset(self) -> None:
         """Forget everything."""
@@ -139,7 +140,7 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the right predictions of one batch."""
-        self._correct += torch.eq(strategy.mb_output.argmax(1), strategy.mb_y).sum()
+        self._correct = torch.eq(strategy.mb_output.argmax(1), strategy.mb_y).sum() + self._correct
         self._total += len(strategy.mb_y)
 
     def after_eval_exp(self, strategy: Any) -> None:

@@ -46,7 +46,7 @@ def brier(probs: Tensor, targets: Tensor) -> Tensor:
 
 
 def ece(probs: Tensor, targets: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error Σ_b n_b/n |accuracy_b − confidence_b| over equal bins of the confidence (Guo et al., 2017).
+    """Expected calibration error Σ_b n_b/n |accuracy_b − confidence_b| over equal bins (Guo et al., 2017).
 
     Args:
         probs: Predicted probabilities, shape (n, classes).
@@ -90,7 +90,8 @@ def calibration_sums(probs: Tensor, targets: Tensor, bins: int = 15) -> Tensor:
 def calibration_error(sums: Tensor) -> Tensor:
     """The expected calibration error from `calibration_sums`, shape (3, bins): Σ_b |correct_b − confidence_b| / n."""
     count, correct, confidence = sums
-    return (correct - confidence).abs().sum() / count.sum()
+    error: Tensor = (correct - confidence).abs().sum() / count.sum()
+    return error
 
 
 def _check(probs: Tensor, targets: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["Noise", "tanh"]
 
 # Maps a signed 32-bit integer into (-1, 1) without ever reaching the ends in float32.
-_UNIT = np.float32((1 - 2**-24) * 2**-31)
+_UNIT = (1 - 2**-24) * 2**-31
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Noise:
     def _symmetric(self, count: int) -> Tensor:
         """2u - 1 from 32 random bits each, uniform on (-1, 1)."""
         words = self._bits.random_raw((count + 1) // 2)
-        return torch.from_numpy(np.multiply(words.view(np.int32)[:count], _UNIT, dtype=np.float32, casting="unsafe"))
+        return torch.from_numpy(words.view(np.int32)[:count]).to(torch.float32).mul_(_UNIT)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, as integers and tensors."""

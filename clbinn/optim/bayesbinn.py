@@ -49,12 +49,12 @@ def bayesbinn(
         prior_weight: ρ, 1 in the paper.
         step: t, counted from 1.
     """
-    direction = torch.sub(natural, prior_natural).mul_(prior_weight).add_(gradient)
-    if momentum_buffer is not None:
-        momentum_buffer.mul_(momentum).add_(direction, alpha=1 - momentum)
-        natural.add_(momentum_buffer, alpha=-lr / (1 - momentum**step))
+    if momentum_buffer is None:
+        natural.lerp_(prior_natural, lr * prior_weight).add_(gradient, alpha=-lr)
     else:
-        natural.add_(direction, alpha=-lr)
+        direction = torch.sub(natural, prior_natural).mul_(prior_weight).add_(gradient)
+        momentum_buffer.lerp_(direction, 1 - momentum)
+        natural.add_(momentum_buffer, alpha=-lr / (1 - momentum**step))
 
 
 class BayesBiNN(BinaryOptimizer):
@@ -170,8 +170,8 @@ class BayesBiNN(BinaryOptimizer):
     def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
         # bernoulli.gradient_scale in place; 1 and eps are added apart, as 1 + eps is 1 in float32
         eps = group["eps"]
-        numerator = flat.scratch["relaxed"].square_().neg_().add_(1).add_(eps)
-        denominator = tanh(flat.tensors["natural"].clone()).square_().neg_().add_(1).add_(eps)
+        numerator = torch.rsub(flat.scratch["relaxed"].square_(), 1).add_(eps)
+        denominator = torch.rsub(tanh(flat.tensors["natural"].clone()).square_(), 1).add_(eps)
         scaled = numerator.div_(denominator).mul_(group["num_data"] / group["temperature"]).mul_(gradient)
         flat.scratch["scaled"] = flat.scratch["scaled"].add_(scaled) if flat.samples else scaled
 
