@@ -3,10 +3,21 @@
 `python -m clbinn.schema FOLDER` writes the same rules as JSON schemas, for editors that complete and check YAML.
 """
 
+import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 __all__ = [
@@ -48,6 +59,7 @@ READ_FROM_PATH = ("idx", "npz", "images")
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*$"
+CALLABLE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 KIND = r"^[A-Za-z_]\w*((\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$"
 
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
@@ -55,19 +67,19 @@ Target = Annotated[str, Field(pattern=TARGET)]
 Scenario = Literal["task", "domain", "class"]
 
 
-def fault(message: str, *path: str, **facts: Any) -> PydanticCustomError:
-    """A fault found by a rule of ours; `path` leads from the model to the field at fault."""
-    return PydanticCustomError("recipe", message, {"path": path, **facts})  # type: ignore[arg-type]
-
 
 def _number_or_list(value: Any, check: Callable[[Any], Any]) -> Any:
     try:
         return check(value)
     except ValidationError:
-        raise fault("expected a number, or a list of numbers, one per channel") from None
+        raise _fault("expected a number, or a list of numbers, one per channel") from None
 
 
 Channels = Annotated[float | list[float], WrapValidator(_number_or_list)]
+
+
+def _fault(message: str) -> PydanticCustomError:
+    return PydanticCustomError("recipe", message)  # type: ignore[arg-type]
 
 
 class Model(BaseModel):
@@ -82,11 +94,12 @@ class Normalise(Model):
     mean: Channels
     std: Channels
 
-    @model_validator(mode="after")
-    def _std_is_positive(self) -> Self:
-        if any(std <= 0 for std in (self.std if isinstance(self.std, list) else [self.std])):
-            raise fault("must be above 0", "std")
-        return self
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, std: float | list[float]) -> float | list[float]:
+        if any(number <= 0 for number in (std if isinstance(std, list) else [std])):
+            raise _fault("must be above 0")
+        return std
 
 
 class SourceSpec(Model):
@@ -94,21 +107,28 @@ class SourceSpec(Model):
 
     dataset: str
     normalise: Normalise | None = None
-    path: str | None = Field(None, min_length=1)
+    path: str | None = Field(None, min_length=1, validate_default=True)
     download: bool = False
     train_size: int | None = Field(None, ge=1)
     test_size: int | None = Field(None, ge=1)
     options: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def _dataset_can_be_found(self) -> Self:
-        if self.dataset not in DATASETS and ":" not in self.dataset:
-            raise fault("unknown dataset", "dataset", choices=DATASETS, otherwise="`package.module:callable`")
-        if self.dataset in READ_FROM_PATH and self.path is None:
-            raise fault(f"dataset '{self.dataset}' needs a 'path'")
-        if self.path is not None and ".." in self.path.replace("\\", "/").split("/"):
-            raise fault("a path can't climb with '..'; give the full path, or keep the data under --data-root", "path")
-        return self
+    @field_validator("dataset")
+    @classmethod
+    def _dataset_is_known(cls, dataset: str) -> str:
+        if dataset not in DATASETS and not re.fullmatch(CALLABLE, dataset):
+            raise PydanticCustomError("unknown_dataset", "unknown dataset")
+        return dataset
+
+    @field_validator("path")
+    @classmethod
+    def _path_fits(cls, path: str | None, info: ValidationInfo) -> str | None:
+        dataset = info.data.get("dataset")
+        if path is None and dataset in READ_FROM_PATH:
+            raise _fault(f"dataset '{dataset}' needs a 'path'")
+        if path is not None and ".." in re.split(r"[/\\]", path):
+            raise _fault("a path can't climb with '..'; give the full path, or keep the data under --data-root")
+        return path
 
 
 class PermutePixels(Model):
@@ -129,13 +149,19 @@ class SplitClasses(Model):
     order: list[int] | None = Field(None, min_length=1)
     seed: int | None = Field(None, ge=0)
 
-    @model_validator(mode="after")
-    def _one_order(self) -> Self:
-        if self.order is not None and self.seed is not None:
-            raise fault("classes are in the order given or drawn from the seed: give 'order' or 'seed'", "seed")
-        if self.order is not None and len(set(self.order)) < len(self.order):
-            raise fault("a class stands in the order twice", "order")
-        return self
+    @field_validator("order")
+    @classmethod
+    def _each_class_once(cls, order: list[int] | None) -> list[int] | None:
+        if order is not None and len(set(order)) < len(order):
+            raise _fault("a class stands in the order twice")
+        return order
+
+    @field_validator("seed")
+    @classmethod
+    def _given_or_drawn(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        if seed is not None and info.data.get("order") is not None:
+            raise _fault("classes are in the order given or drawn from the seed: keep 'order' or 'seed'")
+        return seed
 
 
 class Rotate(Model):
@@ -205,14 +231,17 @@ class BenchmarkRecipe(Model):
     scenario: Scenario = "domain"
     tasks: Tasks
 
-    @model_validator(mode="after")
-    def _source_where_it_is_used(self) -> Self:
-        brings_data = isinstance(self.tasks, list | AvalancheTasks)
-        if self.source is None and not brings_data:
-            raise fault("needs 'source', e.g. source: {dataset: digits}")
-        if self.source is not None and brings_data:
-            raise fault("not used here: these tasks name their own data", "source")
-        return self
+    @field_validator("tasks")
+    @classmethod
+    def _source_where_it_is_used(cls, tasks: Any, info: ValidationInfo) -> Any:
+        if "source" not in info.data:  # it has a fault of its own
+            return tasks
+        brings_data = isinstance(tasks, list | AvalancheTasks)
+        if info.data["source"] is None and not brings_data:
+            raise _fault("these tasks need a 'source' beside them, e.g. source: {dataset: digits}")
+        if info.data["source"] is not None and brings_data:
+            raise _fault("these tasks name their own data; remove 'source'")
+        return tasks
 
 
 class ModelSpec(Model):

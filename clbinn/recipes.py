@@ -1,0 +1,244 @@
+"""Find, load, override, check and write recipes.
+
+A recipe is named by its name in the catalogue or by the path of a YAML file. `extends: other` takes over another
+recipe: mappings are merged key by key, everything else is replaced.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from clbinn import yaml_source
+from clbinn.errors import RecipeError
+from clbinn.recipe_faults import recipe_faults
+from clbinn.schema import BenchmarkRecipe, StrategyRecipe
+from clbinn.yaml_source import Fault, Place, Position, Source, raise_faults
+
+__all__ = ["catalogue", "catalogue_folder", "dump", "load_benchmark", "load_strategy", "recipe_hash", "split_overrides"]
+
+Kind = Literal["strategies", "benchmarks"]
+Recipe = TypeVar("Recipe", BenchmarkRecipe, StrategyRecipe)
+
+BENCHMARK_PREFIX = "benchmark."
+OWN_FIELDS = ("name", "title", "provenance")  # say what this one recipe is: never taken over
+CHOOSERS = ("kind", "dataset", "target")  # another choice here brings other neighbours: replace, don't merge
+
+
+def load_benchmark(name_or_path: str | Path, overrides: Sequence[str] = ()) -> BenchmarkRecipe:
+    """The task stream of that name or in that file.
+
+    Args:
+        name_or_path: a name of the catalogue, or the path of a .yaml or .yml file.
+        overrides: `KEY=VALUE` with VALUE in YAML, e.g. `benchmark.tasks.count=10`; the prefix may be left out here.
+
+    Raises:
+        RecipeError: there is no such recipe, or something in it or in an override is wrong; tells all that is.
+    """
+    return _load(BenchmarkRecipe, "benchmarks", name_or_path, overrides, BENCHMARK_PREFIX)
+
+
+def load_strategy(name_or_path: str | Path, overrides: Sequence[str] = ()) -> StrategyRecipe:
+    """The strategy of that name or in that file.
+
+    Args:
+        name_or_path: a name of the catalogue, or the path of a .yaml or .yml file.
+        overrides: `KEY=VALUE` with VALUE in YAML, e.g. `train.epochs=3`, `model.hidden=[200, 200]`.
+
+    Raises:
+        RecipeError: there is no such recipe, or something in it or in an override is wrong; tells all that is.
+    """
+    return _load(StrategyRecipe, "strategies", name_or_path, overrides)
+
+
+def split_overrides(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Overrides of the benchmark (those that begin with `benchmark.`), and those of the strategies."""
+    of_benchmark: list[str] = []
+    of_strategy: list[str] = []
+    for override in overrides:
+        (of_benchmark if override.startswith(BENCHMARK_PREFIX) else of_strategy).append(override)
+    return of_benchmark, of_strategy
+
+
+def catalogue_folder(kind: Kind) -> Path:
+    """The folder of shipped recipes: inside the installed package, or at the top of a checkout.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "recipes_data" / kind, package.parent / kind):
+        if any(folder.glob("*.yaml")):
+            return folder
+    raise RecipeError(f"the catalogue of {kind} is missing beside {package}; install clbinn again")
+
+
+def catalogue(kind: Kind) -> dict[str, Path]:
+    """Shipped recipes: name → file, in alphabetical order."""
+    return {path.stem: path for path in sorted(catalogue_folder(kind).glob("*.yaml"))}
+
+
+def in_catalogue(kind: Kind, name_or_path: str | Path) -> bool:
+    """Whether this names a shipped recipe (the others may import code of strangers)."""
+    path = _find(kind, name_or_path).resolve()
+    return any(path == shipped.resolve() for shipped in catalogue(kind).values())
+
+
+def dump(recipe: BenchmarkRecipe | StrategyRecipe) -> str:
+    """The recipe as YAML, with all defaults written out; it loads back to an equal recipe."""
+    return yaml.dump(_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def recipe_hash(benchmark: BenchmarkRecipe, strategy: StrategyRecipe) -> str:
+    """Eight hex digits that stand for all settings of a run: sha256 of both recipes as JSON with sorted keys.
+
+    Titles and provenance don't count: they change no number.
+    """
+    settings = {
+        "benchmark": benchmark.model_dump(mode="json", exclude={"title"}),
+        "strategy": strategy.model_dump(mode="json", exclude={"title", "provenance"}),
+    }
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _load(model: type[Recipe], kind: Kind, name: str | Path, overrides: Sequence[str], prefix: str = "") -> Recipe:
+    source = _resolve(kind, _find(kind, name), ())
+    for override in overrides:
+        _override(source, override, prefix)
+    try:
+        return model.model_validate(source.data)
+    except ValidationError as error:
+        raise_faults(recipe_faults(model, error, source))
+
+
+def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> Path:
+    """The file that a name or path means; a relative path starts at `beside`, else at the working directory."""
+    name = str(name_or_path)
+    if name.endswith((".yaml", ".yml")):
+        path = (beside or Path()) / Path(name).expanduser()
+        if not path.is_file():
+            raise RecipeError(f"{name}: there is no such file")
+        return path
+    shipped = catalogue(kind)
+    if name in shipped:
+        return shipped[name]
+    what = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
+    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(shipped)}."
+    raise RecipeError(f"unknown {what} '{name}': {hint} A recipe of your own is given by its path, ending in .yaml")
+
+
+def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
+    """The file's content on top of what it extends."""
+    source = yaml_source.read(path)
+    if not isinstance(source.data, dict):
+        what = "is empty" if source.data is None else "is not a mapping"
+        raise_faults([Fault(source.values[()], (), f"the recipe {what}; it begins with `name: …`")])
+    if "extends" not in source.data:
+        return source
+    name = source.data.pop("extends")
+    where = source.values[("extends",)]
+    chain = (*extended_by, path.resolve())
+    if not isinstance(name, str):
+        raise_faults([Fault(where, ("extends",), "expected the name or the path of a recipe")])
+    try:
+        base_path = _find(kind, name, path.parent)
+    except RecipeError as error:
+        raise_faults([Fault(where, ("extends",), str(error))])
+    if base_path.resolve() in chain:
+        raise_faults([Fault(where, ("extends",), "the recipe extends itself in a circle")])
+    base = _resolve(kind, base_path, chain)
+    for field in OWN_FIELDS:
+        base.data.pop(field, None)
+    base.values[()] = source.values[()]
+    _merge(base, source, ())
+    return base
+
+
+def _merge(base: Source, own: Source, place: Place) -> None:
+    """Lay the mapping at `place` of `own` over the one of `base`."""
+    ours, theirs = own.part(place).data, base.part(place).data
+    for key, value in ours.items():
+        old = theirs.get(key)
+        inner = (*place, key)
+        if isinstance(value, dict) and isinstance(old, dict) and not _chooses_anew(old, value):
+            _merge(base, own, inner)
+        else:
+            base.put(inner, own.part(inner))
+
+
+def _chooses_anew(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return any(word in new and word in old and new[word] != old[word] for word in CHOOSERS)
+
+
+def _override(source: Source, override: str, prefix: str) -> None:
+    """Put the value of `KEY=VALUE` where KEY says; mappings on the way there are made."""
+    position = Position(f"--set {override}")
+    key, equals, text = override.partition("=")
+    steps = key.strip().removeprefix(prefix).split(".")
+    if not equals or not all(steps):
+        raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
+    place: Place = ()
+    data = source.data
+    for step in steps:
+        at = place
+        if isinstance(data, list):
+            if not step.isdecimal() or int(step) >= len(data):
+                raise_faults([Fault(position, at, f"expected an index from 0 to {len(data) - 1}, not '{step}'")])
+            place = (*place, int(step))
+            data = data[int(step)]
+        elif isinstance(data, dict):
+            place = (*place, step)
+            if len(place) < len(steps) and data.get(step) is None:
+                source.put(place, Source({}, {(): position}))
+            data = data.get(step)
+        else:
+            raise_faults([Fault(position, at, f"holds a plain value, and so has no '{step}'")])
+    source.put(place, yaml_source.parse(text, str(position), whole=True))
+
+
+def _plain(recipe: BaseModel) -> dict[str, Any]:
+    """Fields as plain data, without those that say nothing (their default is nothing, too)."""
+    result: dict[str, Any] = {}
+    for key, value in [*((field, getattr(recipe, field)) for field in type(recipe).model_fields)]:
+        if value is None or value in ("", [], {}):
+            continue
+        if isinstance(value, list):
+            result[key] = [_plain(item) if isinstance(item, BaseModel) else item for item in value]
+        else:
+            result[key] = _plain(value) if isinstance(value, BaseModel) else value
+    return result | (recipe.model_extra or {})
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the words that our reading of YAML, unlike PyYAML's, takes for something other than text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Anchors are not used in recipes."""
+        return True
+
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        """Text as it stands where that reads back as the same text, else in quotes."""
+        try:
+            plain = yaml_source.scalar(data) == data
+        except ValueError:
+            plain = False
+        return self.represent_scalar("tag:yaml.org,2002:str", data, None if plain else '"')
+
+    def represent_number(self, data: float) -> yaml.ScalarNode:
+        """The shortest digits that give the same number, always with a point."""
+        text = repr(data) if math.isfinite(data) else (".inf" if data > 0 else "-.inf")
+        if "e" in text and "." not in text:
+            text = text.replace("e", ".0e")
+        return self.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_representer(float, _Dumper.represent_number)
