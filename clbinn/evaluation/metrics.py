@@ -98,7 +98,8 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     """The accuracy matrix of a stream, filled as Avalanche trains and evaluates, and the numbers of it.
 
     Evaluate the whole test stream once before training (row 0) and once after each experience. After each evaluation
-    the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing.
+    the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing. Evaluations in
+    the middle of a task (`eval_every`) don't count.
 
     Args:
         num_tasks: Number of tasks T of the stream.
@@ -117,6 +118,7 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         super().__init__()
         self.matrix: NDArray[np.float64] = np.full((num_tasks + 1, num_tasks), np.nan)
         self._trained = 0
+        self._inside_task = False
         self._correct: Tensor | int = 0
         self._total = 0
 
@@ -124,14 +126,20 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         """Forget everything."""
         self.matrix[:] = np.nan
         self._trained = 0
+        self._inside_task = False
 
     def result(self) -> dict[str, float]:
         """The numbers of the tasks trained so far, by the names of the functions in `clbinn.evaluation`."""
         seen = self.matrix[: self._trained + 1, : self._trained]
         return {} if np.isnan(seen).any() or not seen.size else {f.__name__: f(seen) for f in self.NUMBERS}
 
+    def before_training_epoch(self, strategy: Any) -> None:
+        """The network is between two rows until the task ends."""
+        self._inside_task = True
+
     def after_training_exp(self, strategy: Any) -> None:
         """One more row."""
+        self._inside_task = False
         self._trained += 1
 
     def before_eval_exp(self, strategy: Any) -> None:
@@ -145,11 +153,13 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def after_eval_exp(self, strategy: Any) -> None:
         """One entry of the matrix."""
-        if self._total:
+        if self._total and not self._inside_task:
             self.matrix[self._trained, strategy.experience.current_experience] = int(self._correct) / self._total
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Hand the numbers to Avalanche."""
+        if self._inside_task:
+            return []
         x = strategy.clock.train_iterations
         return [
             MetricValue(self, get_metric_name(f"{name}_Stream", strategy, add_task=False), value, x)

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forward_transfer_metrics, loss_metrics
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
+from torch.utils.data import TensorDataset
+
+from clbinn import evaluation
+from clbinn.evaluation import ContinualMetrics, PredictionMetrics
+
+TASKS = 3
+
+
+def make_benchmark():
+    generator = torch.Generator().manual_seed(0)
+    streams = {}
+    for stream, n in (("train", 60), ("test", 47)):
+        datasets = []
+        for _ in range(TASKS):
+            x = torch.randn(n, 5, generator=generator)
+            y = (x @ torch.randn(5, 3, generator=generator)).argmax(1)
+            data = TensorDataset(x, y)
+            data.targets = y.tolist()
+            datasets.append(as_classification_dataset(data))
+        streams[stream] = datasets
+    return benchmark_from_datasets(**streams)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    ours, prediction = ContinualMetrics(TASKS), PredictionMetrics()
+    theirs = [
+        accuracy_metrics(experience=True, stream=True),
+        loss_metrics(experience=True),
+        bwt_metrics(stream=True),
+        forward_transfer_metrics(stream=True),
+    ]
+    with pytest.warns(UserWarning, match="No loggers"):
+        evaluator = EvaluationPlugin(ours, prediction, *theirs)
+    model = torch.nn.Linear(5, 3)
+    strategy = Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        criterion=torch.nn.CrossEntropyLoss(),
+        train_mb_size=10,
+        eval_mb_size=20,
+        train_epochs=3,
+        evaluator=evaluator,
+        eval_every=1,
+    )
+    benchmark = make_benchmark()
+    results = [strategy.eval(benchmark.test_stream)]
+    for experience in benchmark.train_stream:
+        strategy.train(experience, [benchmark.test_stream])
+        results.append(dict(strategy.eval(benchmark.test_stream)))
+    return benchmark, strategy, ours, prediction, results
+
+
+def entry(results, name, task):
+    return results[f"{name}/eval_phase/test_stream/Exp{task:03d}"]
+
+
+def test_every_entry_is_avalanches_accuracy(trained):
+    _, _, ours, _, results = trained
+    theirs = [[entry(row, "Top1_Acc_Exp", j) for j in range(TASKS)] for row in results]
+    np.testing.assert_allclose(ours.matrix, theirs, rtol=1e-12)
+
+
+def test_transfer_is_avalanches(trained):
+    _, _, ours, _, results = trained
+    last = results[-1]
+    assert ours.result()["backward_transfer"] == pytest.approx(last["StreamBWT/eval_phase/test_stream"])
+    assert ours.result()["forward_transfer"] == pytest.approx(last["StreamForwardTransfer/eval_phase/test_stream"])
+    assert ours.result()["average_accuracy"] == pytest.approx(last["Top1_Acc_Stream/eval_phase/test_stream"])
+
+
+def test_numbers_are_given_out_for_the_tasks_so_far(trained):
+    _, _, ours, _, results = trained
+    assert not any(name.startswith("forgetting") for name in results[0])
+    after_two = ours.matrix[:3, :2]
+    assert results[2]["forgetting_Stream/eval_phase/test_stream"] == evaluation.forgetting(after_two)
+
+
+def test_scores_of_a_test_set(trained):
+    benchmark, strategy, ours, prediction, results = trained
+    for j, experience in enumerate(benchmark.test_stream):
+        x, y = (torch.stack([torch.as_tensor(e[k]) for e in experience.dataset]) for k in (0, 1))
+        probs = strategy.model(x).softmax(1)
+        scores = prediction.result()[j]
+        assert scores.accuracy == ours.matrix[-1, j] == entry(results[-1], "accuracy_Exp", j)
+        assert scores.nll == pytest.approx(evaluation.nll(probs, y).item(), rel=1e-6)
+        assert scores.nll == pytest.approx(entry(results[-1], "Loss_Exp", j), rel=1e-5)
+        assert scores.ece == pytest.approx(evaluation.ece(probs, y).item(), abs=1e-6)
+
+
+def test_missing_row_gives_no_numbers():
+    metric = ContinualMetrics(2)
+    metric.after_training_exp(None)
+    metric.matrix[1] = 0.5
+    assert metric.result() == {}
+    metric.matrix[0] = 0.1
+    assert metric.result()["average_accuracy"] == 0.5
