@@ -1,0 +1,175 @@
+"""Build the report: gather the runs of a directory, draw, and write page, Markdown and CSV beside them."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clbinn.errors import UserError
+from clbinn.report import tables
+from clbinn.report.groups import Stream, streams
+from clbinn.report.runs import find_runs
+from clbinn.report.targets import Target, Verdict, compare, load_targets
+
+__all__ = ["Drawn", "Section", "build", "markdown"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure on disk: the PNG, with the SVG beside it."""
+
+    path: Path
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One stream of a page with its figures."""
+
+    stream: Stream
+    figures: tuple[Drawn, ...]
+
+
+def build(directory: Path, targets: Path | None = None) -> Path:
+    """Write report.html, report.md, summary.csv and the figures.
+
+    They stand in the benchmark's folder, or deeper in `directory` when that is one strategy or one run. With several
+    benchmarks below `directory` each gets its own report, and a page in `directory` leads to them.
+
+    Args:
+        directory: `runs/`, `runs/<benchmark>/`, `runs/<benchmark>/<strategy>-<hash>/` or one run.
+        targets: Published numbers to judge by; see `clbinn.report.targets`.
+
+    Returns:
+        The path of the page, a `report.html`.
+
+    Raises:
+        UserError: There is no run below `directory`, or the targets can't be read.
+    """
+    found = _streams(directory)
+    published = load_targets(targets) if targets is not None else None
+    folders = _benchmark_folders(directory, found)
+    if len(folders) < 2:
+        return _build_page(next(iter(folders), directory), found, published)
+    from clbinn.report import page
+
+    for folder, members in folders.items():
+        _build_page(folder, members, published, only_theirs=True)
+    verdicts = compare(published, found) if published is not None else None
+    _write(directory / "report.md", _markdown(found, verdicts))
+    _write(directory / "summary.csv", tables.summary_csv(found))
+    links = {folder.relative_to(directory.resolve()).as_posix(): members for folder, members in folders.items()}
+    return _write(directory / "report.html", page.index(links, verdicts))
+
+
+def markdown(directory: Path, targets: Path | None = None) -> str:
+    """The headline tables of all streams below `directory`, and the targets if given, as Markdown.
+
+    Raises:
+        UserError: There is no run below `directory`, or the targets can't be read.
+    """
+    found = _streams(directory)
+    return _markdown(found, compare(load_targets(targets), found) if targets is not None else None)
+
+
+def _streams(directory: Path) -> list[Stream]:
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; `clbinn run` writes one")
+    found = streams(find_runs(directory))
+    if not found:
+        raise UserError(f"{directory}: no run folders here; expected <benchmark>/<strategy>-<hash>/seed-<n>")
+    return found
+
+
+def _benchmark_folders(directory: Path, found: list[Stream]) -> dict[Path, list[Stream]]:
+    """The benchmarks' folders below `directory`; empty when `directory` is one of them or lies deeper."""
+    top = directory.resolve()
+    folders: dict[Path, list[Stream]] = {}
+    for stream in found:
+        folder = stream.runs[0].path.parent.parent
+        if top not in folder.parents:
+            return {}
+        folders.setdefault(folder, []).append(stream)
+    return folders
+
+
+def _build_page(
+    folder: Path, found: list[Stream], published: list[Target] | None, *, only_theirs: bool = False
+) -> Path:
+    from clbinn.report import page
+
+    sections = []
+    for k, stream in enumerate(found):
+        suffix = "" if len(found) == 1 else f"-{k + 1}"
+        sections.append(Section(stream, tuple(_draw(stream, folder, suffix))))
+    if published is not None and only_theirs:
+        names = {stream.benchmark for stream in found}
+        published = [target for target in published if target.benchmark in names]
+    verdicts = compare(published, found) if published is not None else None
+    _write(folder / "report.md", _markdown(found, verdicts, sections))
+    _write(folder / "summary.csv", tables.summary_csv(found))
+    return _write(folder / "report.html", page.page(sections, verdicts))
+
+
+def _draw(stream: Stream, folder: Path, suffix: str) -> list[Drawn]:
+    from clbinn.report import figures  # matplotlib takes most of a second
+
+    several = len(stream.seeds) > 1
+    over = "Mean over seeds; bands are ± one standard deviation." if several else "One seed."
+    some = f" {figures.PANELS} of {stream.num_tasks:,} tasks." if stream.num_tasks > figures.PANELS else ""
+    plan: list[tuple[str, Callable[[Stream, Path], bool], str, str]] = [
+        ("average_accuracy", figures.average_accuracy, "Average accuracy after each task", over),
+        (
+            "tasks_over_time",
+            figures.tasks_over_time,
+            "Each task over time",
+            f"Accuracy of a task from the moment it was learned.{some}",
+        ),
+        (
+            "matrices",
+            figures.matrices,
+            "Accuracy matrices",
+            "Accuracy in percent on each task (column) after each task (row); row 0 is the untrained network. Left of and "
+            "below the stairs: tasks learned so far; beyond them: tasks to come." + (" Mean over seeds." if several else ""),
+        ),
+        ("memory", figures.memory, "Accuracy against memory", "Bytes that a method keeps, on a logarithmic scale."),
+    ]
+    drawn = []
+    for name, draw, title, caption in plan:
+        path = folder / f"{name}{suffix}.png"
+        if draw(stream, path):
+            drawn.append(Drawn(path, title, caption))
+        else:  # of an earlier report, when other runs were there
+            path.unlink(missing_ok=True)
+            path.with_suffix(".svg").unlink(missing_ok=True)
+    return drawn
+
+
+def _markdown(found: list[Stream], verdicts: list[Verdict] | None, sections: list[Section] | None = None) -> str:
+    parts = []
+    for k, stream in enumerate(found):
+        parts.append(tables.markdown_stream(stream))
+        if sections is not None:
+            parts += [f"![{d.title}]({d.path.name})\n\n{d.caption}\n" for d in sections[k].figures]
+    if verdicts is not None:
+        parts.append(tables.markdown_targets(verdicts))
+    return "\n".join(parts)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{path}: the report can't be written: {error.strerror or error}") from None
+    return path

@@ -1,0 +1,231 @@
+"""The report as one HTML page: opens offline, needs no script, escapes everything that recipes and runs bring along."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from clbinn.report import tables
+from clbinn.report.build_report import Drawn, Section
+from clbinn.report.figures import styles
+from clbinn.report.groups import Group, Stream, stat
+from clbinn.report.runs import Run
+from clbinn.report.style import CSS
+from clbinn.report.targets import Verdict
+
+__all__ = ["index", "page"]
+
+# nothing is loaded from anywhere: pictures stand in the page, scripts are forbidden
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_HIGHER_IS_BETTER = {"average_accuracy", "backward_transfer", "learning_accuracy", "average_incremental_accuracy"}
+_RANKED = _HIGHER_IS_BETTER | {"forgetting", "nll", "ece"}
+_INLINE_SVG_UP_TO = 2_000_000  # bytes; above it the PNG is smaller and as sharp
+
+
+def page(sections: Sequence[Section], verdicts: Sequence[Verdict] | None) -> str:
+    """The page of one benchmark: a section for each stream, then targets."""
+    title = sections[0].stream.title if len(sections) == 1 else sections[0].stream.benchmark
+    body = "".join(_section(section) for section in sections)
+    return _document(title, body + _targets(verdicts))
+
+
+def index(links: Mapping[str, Sequence[Stream]], verdicts: Sequence[Verdict] | None) -> str:
+    """The page that leads to the reports of several benchmarks.
+
+    Args:
+        links: Folder of a report, relative to this page → its streams.
+        verdicts: Targets judged over all benchmarks, or None.
+    """
+    rows = []
+    for folder, members in links.items():
+        for stream in members:
+            best = stream.compared[0] if stream.compared else None
+            link = f'<a href="{escape(folder)}/report.html">{escape(stream.title)}</a>'
+            acc = tables.percent(best.stat("average_accuracy")) if best else tables.MISSING
+            cells = [escape(tables.facts(stream)), escape(best.label) if best else tables.MISSING, escape(acc)]
+            rows.append(f'<tr><th scope="row">{link}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    head = "".join(f'<th scope="col">{t}</th>' for t in ("Stream", "Runs", "Highest average accuracy", "ACC, %"))
+    table = _scroll(f"<table class=text><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+    return _document("Results", f"<h1>Results</h1>{table}{_targets(verdicts)}")
+
+
+def _document(title: str, body: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}\n</style>\n</head>\n<body>\n{body}\n"
+        "<footer>Written by clbinn from the run folders. The same numbers: report.md, summary.csv; "
+        "figures as PNG and SVG beside this page.</footer>\n</body>\n</html>\n"
+    )
+
+
+def _section(section: Section) -> str:
+    stream = section.stream
+    parts = [f'<section class="stream">\n<h1>{escape(stream.title)}</h1>', _lead(stream), _headline(stream)]
+    parts += [_figure(drawn) for drawn in section.figures]
+    parts += [_recipes(stream), _environment(stream), _runs(stream), "</section>"]
+    return "\n".join(parts)
+
+
+def _lead(stream: Stream) -> str:
+    return f'<p class="facts"><b>{escape(stream.benchmark)}</b> · {escape(tables.facts(stream))}</p>'
+
+
+def _headline(stream: Stream) -> str:
+    if not stream.compared:
+        return "<p>No run is finished yet.</p>"
+    look = styles(stream.groups)
+    reference = stream.reference
+    heads = [_head("Strategy"), _head("n")]
+    for column in tables.COLUMNS:
+        heads.append(_head(column.title, column.unit))
+        if column.key == "average_accuracy" and reference:
+            heads.append(_head(f"Δ ACC to {reference.label}", "points, 95 % interval"))
+    heads.append(_head("Protocol", css="wrap"))
+    best = {c.key: _best(stream, c.key) for c in tables.COLUMNS if c.key in _RANKED}
+    rows = []
+    for group in stream.compared:
+        dot = f'<span class="dot" style="background:{look[group.label]["color"]}"></span>'
+        cells = [f'<th scope="row">{dot}{escape(group.label)}</th>', _cell(str(len(group.finished)))]
+        for column in tables.COLUMNS:
+            css = "best" if best.get(column.key) is group else ""
+            cells.append(_cell(column.form(group.stat(column.key)), css))
+            if column.key == "average_accuracy" and reference:
+                is_reference = group is reference
+                cells.append(_cell("reference" if is_reference else tables.difference_text(stream.difference(group))))
+        cells.append(f'<td class="wrap">{escape(tables.protocol(group))}</td>')
+        rows.append(f'<tr{" class=reference" if group is reference else ""}>{"".join(cells)}</tr>')
+    table = f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<h2>Results</h2>{_scroll(table)}<p class="note">{escape(_legend(stream))}</p>'
+
+
+def _legend(stream: Stream) -> str:
+    text = (
+        "Mean ± standard deviation over n seeds, at the end of the stream. ACC: average accuracy; BWT: backward transfer; "
+        "AIA: average of ACC after each task; NLL and ECE of the predictive distribution. Bold: best of its column."
+    )
+    if stream.reference:
+        text += (
+            f" Δ: mean difference to {stream.reference.label} over the seeds that both have, with Student's 95 % interval."
+        )
+    return text
+
+
+def _best(stream: Stream, key: str) -> Group | None:
+    found = [(group.stat(key).mean, group) for group in stream.compared if math.isfinite(group.stat(key).mean)]
+    if len(found) < 2:
+        return None
+    sign = 1 if key in _HIGHER_IS_BETTER else -1
+    return max(found, key=lambda pair: sign * pair[0])[1]
+
+
+def _head(title: str, unit: str = "", css: str = "") -> str:
+    small = f" <small>{escape(unit)}</small>" if unit else ""
+    return f'<th scope="col"{f" class={css}" if css else ""}>{escape(title)}{small}</th>'
+
+
+def _cell(text: str, css: str = "") -> str:
+    mean, plus_minus, spread = text.partition(" ± ")
+    inner = f'<span class="mean">{escape(mean)}</span>'
+    if plus_minus:
+        inner += f'<span class="sd"> ± {escape(spread)}</span>'
+    elif text.endswith("]"):
+        mean, _, interval = text.partition(" [")
+        inner = f'{escape(mean)}<span class="ci">[{escape(interval)}</span>'
+    return f'<td{f" class={css}" if css else ""}>{inner}</td>'
+
+
+def _scroll(table: str) -> str:
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def _figure(drawn: Drawn) -> str:
+    svg = drawn.path.with_suffix(".svg")
+    links = f'<a href="{escape(drawn.path.name)}">PNG</a>, <a href="{escape(svg.name)}">SVG</a>'
+    alt = escape(f"{drawn.title}. {drawn.caption}", quote=True)
+    return (
+        f"<h2>{escape(drawn.title)}</h2>\n<figure><img alt=\"{alt}\" src=\"{_data_uri(svg)}\">"
+        f"<figcaption>{escape(drawn.caption)} {links}.</figcaption></figure>"
+    )
+
+
+def _data_uri(svg: Path) -> str:
+    small = svg.stat().st_size <= _INLINE_SVG_UP_TO
+    source, kind = (svg, "svg+xml") if small else (svg.with_suffix(".png"), "png")
+    return f"data:image/{kind};base64,{base64.b64encode(source.read_bytes()).decode()}"
+
+
+def _recipes(stream: Stream) -> str:
+    parts = ["<h2>Recipes, resolved</h2>"]
+    for group in stream.groups:
+        text = next((run.recipe_text for run in group.runs if run.recipe_text), "")
+        provenance = group.setting("provenance")
+        about = " · ".join(str(part) for part in (provenance, group.hash) if part)
+        head = f"<summary>{escape(group.label)}<span>{escape(about)}</span></summary>"
+        parts.append(f"<details>{head}<pre>{escape(text) or 'recipe.yaml is missing'}</pre></details>")
+    return "\n".join(parts)
+
+
+def _environment(stream: Stream) -> str:
+    found = [_flat(run.environment) for run in stream.runs if run.environment]
+    if not found:
+        return ""
+    rows = []
+    for key in dict.fromkeys(key for facts in found for key in facts):
+        values = list(dict.fromkeys(facts[key] for facts in found if key in facts))
+        text = values[0] if len(values) == 1 else " | ".join(values[:4]) + (" | …" if len(values) > 4 else "")
+        rows.append(f'<tr><th scope="row">{escape(key)}</th><td class="wrap">{escape(text)}</td></tr>')
+    table = f"<table class=text><tbody>{''.join(rows)}</tbody></table>"
+    note = "" if len(found) == 1 else '<p class="note">Values that differ between runs stand side by side.</p>'
+    return f"<h2>Environment</h2><details><summary>{len(rows)} facts</summary>{note}{_scroll(table)}</details>"
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and len(prefix) < 100:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = str(value)[:300]
+    return flat
+
+
+def _runs(stream: Stream) -> str:
+    rows = "".join(_run(run) for group in stream.groups for run in group.runs)
+    heads = "".join(_head(t) for t in ("Run", "Seed", "Status", "ACC, %", "Training"))
+    table = f"<table class=text><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<h2>Runs</h2>{_scroll(table)}"
+
+
+def _run(run: Run) -> str:
+    css = {"finished": "good", "incomplete": "soft"}.get(run.status, "bad")
+    status = f"{run.status}: {run.note}" if run.note else run.status
+    one = stat([run.number("average_accuracy")]), stat([run.number("seconds_train")])
+    acc, seconds = tables.percent(one[0]), tables.duration(one[1])
+    return (
+        f'<tr><th scope="row">{escape(run.path.parent.name)}</th><td>{run.seed}</td>'
+        f'<td class="wrap {css}">{escape(status)}</td><td>{escape(acc)}</td><td>{escape(seconds)}</td></tr>'
+    )
+
+
+def _targets(verdicts: Sequence[Verdict] | None) -> str:
+    if verdicts is None:
+        return ""
+    titles, rows = tables.target_rows(verdicts)
+    css = {"reproduced": "good", "short": "bad"}
+    body = []
+    for verdict, row in zip(verdicts, rows, strict=True):
+        cells = [f'<th scope="row">{escape(row[0])}</th>', *(f"<td>{escape(cell)}</td>" for cell in row[1:5])]
+        mark = css.get(verdict.outcome, "soft")
+        cells.append(f'<td class="{mark}" style="text-align:left">{escape(row[5])}</td>')
+        cells += [f'<td style="text-align:left">{escape(row[6])}</td>', f'<td class="wrap">{escape(row[7])}</td>']
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    left = {"Outcome", "Evidence", "Source"}
+    heads = "".join(_head(t, css="wrap" if t in left else "") for t in titles)
+    done = sum(v.outcome == "reproduced" for v in verdicts)
+    note = f"{done} of {len(verdicts)} reproduced: not below the published mean by more than the tolerance. Accuracies in percent."
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<h2>Published numbers</h2><p class="note">{escape(note)}</p>{_scroll(table)}'
