@@ -76,7 +76,8 @@ def _message(kind: str, text: str, facts: dict[str, Any], value: Any) -> str:
         choices = re.findall(r"'([^']*)'", facts["expected"])
         return f"{_show(value)} is not known here; {one_of(str(value), choices)}"
     if kind == "unknown_dataset":
-        return f"{_show(value)} is not a dataset; {one_of(value, schema.DATASETS)} Your own is `package.module:callable`"
+        own = "your own is `package.module:callable`"
+        return f"{_show(value)} is not a dataset ({own}); {one_of(value, schema.DATASETS)}"
     if kind == "recipe":
         return text
     if kind in EXPECTED:

@@ -19,9 +19,20 @@ from clbinn import yaml_source
 from clbinn.errors import RecipeError
 from clbinn.recipe_faults import recipe_faults
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
+from clbinn.targets import check_options
 from clbinn.yaml_source import Fault, Place, Position, Source, raise_faults
 
-__all__ = ["catalogue", "catalogue_folder", "dump", "load_benchmark", "load_strategy", "recipe_hash", "split_overrides"]
+__all__ = [
+    "catalogue",
+    "catalogue_folder",
+    "check_options",
+    "dump",
+    "in_catalogue",
+    "load_benchmark",
+    "load_strategy",
+    "recipe_hash",
+    "split_overrides",
+]
 
 Kind = Literal["strategies", "benchmarks"]
 Recipe = TypeVar("Recipe", BenchmarkRecipe, StrategyRecipe)

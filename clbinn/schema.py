@@ -67,7 +67,6 @@ Target = Annotated[str, Field(pattern=TARGET)]
 Scenario = Literal["task", "domain", "class"]
 
 
-
 def _number_or_list(value: Any, check: Callable[[Any], Any]) -> Any:
     try:
         return check(value)
@@ -79,7 +78,7 @@ Channels = Annotated[float | list[float], WrapValidator(_number_or_list)]
 
 
 def _fault(message: str) -> PydanticCustomError:
-    return PydanticCustomError("recipe", message)  # type: ignore[arg-type]
+    return PydanticCustomError("recipe", message)
 
 
 class Model(BaseModel):
