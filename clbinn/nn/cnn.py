@@ -6,8 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clbinn.errors import UserError
-
 __all__ = ["CNN", "lrnet_cifar", "lrnet_mnist", "table8"]
 
 Order = Literal["relu_norm", "norm_relu"]
@@ -53,9 +51,9 @@ class CNN(nn.Module):
         super().__init__()
         channels, height, width = _checked_shape(input_shape, len(blocks))
         if order not in ("relu_norm", "norm_relu"):
-            raise UserError(f"order must be relu_norm or norm_relu; it is {order!r}")
+            raise ValueError(f"order must be relu_norm or norm_relu; it is {order!r}")
         if kernel_size % 2 == 0:
-            raise UserError(f"kernel_size must be odd to keep the image's size; it is {kernel_size}")
+            raise ValueError(f"kernel_size must be odd to keep the image's size; it is {kernel_size}")
         layers: list[nn.Module] = []
         for block in blocks:
             for position, units in enumerate(block, 1):
@@ -135,8 +133,8 @@ def _after(norm: nn.Module, order: Order, pool: bool) -> list[nn.Module]:
 
 def _checked_shape(input_shape: Sequence[int], poolings: int) -> tuple[int, int, int]:
     if len(input_shape) != 3:
-        raise UserError(f"a CNN needs images of shape (channels, height, width); the data's shape is {input_shape}")
+        raise ValueError(f"a CNN needs images of shape (channels, height, width); the data's shape is {input_shape}")
     channels, height, width = torch.Size(input_shape)
     if min(height, width) >> poolings < 1:
-        raise UserError(f"images of {height} × {width} are too small for {poolings} poolings of 2 × 2")
+        raise ValueError(f"images of {height} × {width} are too small for {poolings} poolings of 2 × 2")
     return channels, height, width

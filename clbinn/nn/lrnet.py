@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clbinn.errors import UserError
 from clbinn.optim.lrnet import StochasticWeight, moments, ternary_moments
 
 __all__ = ["StochasticConv2d", "StochasticLinear", "to_stochastic"]
@@ -88,7 +87,9 @@ def ternary_weight(signs: Tensor) -> Tensor:
     return (1 + signs[0]) / 2 * signs[1]
 
 
-def to_stochastic(network: nn.Module, ternary: bool = False, initialise: bool = True, keep_last: bool = True) -> nn.Module:
+def to_stochastic(
+    network: nn.Module, ternary: bool = False, initialise: bool = True, keep_last: bool = True
+) -> nn.Module:
     """A copy of a real network with random weights in its linear and convolutional layers.
 
     Args:
@@ -99,19 +100,20 @@ def to_stochastic(network: nn.Module, ternary: bool = False, initialise: bool = 
         keep_last: leave the last such layer real valued, as LR-net does.
 
     Raises:
-        UserError: a layer that has no stochastic twin, or no layer to replace.
+        ValueError: a layer that has no stochastic twin, or no layer to replace.
     """
     network = copy.deepcopy(network)
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     names = names[:-1] if keep_last else names
     if not names:
-        raise UserError("to_stochastic found no linear or convolutional layer to replace")
+        raise ValueError("to_stochastic found no linear or convolutional layer to replace")
     for name in names:
         layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101
         twin = _twin(name, layer, ternary)
         if initialise:
             twin.weight.data.copy_(initial_logits(layer.weight.detach(), ternary))
-        network.set_submodule(name, twin.to(layer.weight.device, layer.weight.dtype))
+        network.set_submodule(name, twin.to(layer.weight))
     return network
 
 
@@ -132,16 +134,16 @@ def initial_logits(weight: Tensor, ternary: bool) -> Tensor:
     return torch.logit(torch.stack([not_zero, positive]).clamp(0.05, 0.95))
 
 
-def _twin(name: str, layer: nn.Module, ternary: bool) -> StochasticLinear | StochasticConv2d:
-    if isinstance(layer, nn.Linear) and layer.bias is None:
+def _twin(name: str, layer: nn.Linear | nn.Conv2d, ternary: bool) -> StochasticLinear | StochasticConv2d:
+    if layer.bias is None and isinstance(layer, nn.Linear):
         return StochasticLinear(layer.in_features, layer.out_features, ternary)
-    if isinstance(layer, nn.Conv2d) and layer.bias is None:
+    if layer.bias is None and isinstance(layer, nn.Conv2d):
         size = layer.kernel_size[0]
         plain = nn.Conv2d(1, 1, size, padding=size // 2)
         same = ("kernel_size", "stride", "padding", "dilation", "groups")
         if size % 2 and all(getattr(layer, key) == getattr(plain, key) for key in same):
             return StochasticConv2d(layer.in_channels, layer.out_channels, size, ternary)
-    raise UserError(
+    raise ValueError(
         f"layer {name!r} ({layer}) has no stochastic twin: it needs bias=False and, for a convolution, stride 1, "
         "an odd square kernel and padding that keeps the size"
     )

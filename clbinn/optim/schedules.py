@@ -11,8 +11,6 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from clbinn.errors import UserError
-
 __all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay"]
 
 
@@ -24,13 +22,13 @@ class Schedule:
         key: name of the value in the groups.
 
     Raises:
-        UserError: no such value in a group.
+        ValueError: no such value in a group.
     """
 
     def __init__(self, optimizer: Optimizer, key: str = "lr") -> None:
         for group in optimizer.param_groups:
             if key not in group:
-                raise UserError(f"{type(optimizer).__name__} has no {key!r} to schedule; it has {sorted(group)}")
+                raise ValueError(f"{type(optimizer).__name__} has no {key!r} to schedule; it has {sorted(group)}")
         self.optimizer = optimizer
         self.key = key
         self.starts = [float(group[key]) for group in optimizer.param_groups]
@@ -99,7 +97,7 @@ class ExponentialDecay(Schedule):
     def __init__(self, optimizer: Optimizer, total: int, end: float, key: str = "lr") -> None:
         super().__init__(optimizer, key)
         if not end > 0 or not all(start > 0 for start in self.starts):
-            raise UserError(f"an exponential decay needs {key} > 0 at the start and at the end; the end is {end}")
+            raise ValueError(f"an exponential decay needs {key} > 0 at the start and at the end; the end is {end}")
         self.total, self.end = _positive("total", total), end
 
     def value(self, start: float, t: int) -> float:
@@ -121,7 +119,7 @@ class StepDecay(Schedule):
     def __init__(self, optimizer: Optimizer, factor: float, every: int | Sequence[int], key: str = "lr") -> None:
         super().__init__(optimizer, key)
         if not factor > 0:
-            raise UserError(f"factor must be above 0; it is {factor}")
+            raise ValueError(f"factor must be above 0; it is {factor}")
         self.factor = factor
         self.every = _positive("every", every) if isinstance(every, int) else sorted(every)
 
@@ -133,5 +131,5 @@ class StepDecay(Schedule):
 
 def _positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name} must be a whole number, 1 or more; it is {value!r}")
+        raise ValueError(f"{name} must be a whole number, 1 or more; it is {value!r}")
     return value

@@ -1,0 +1,151 @@
+r"""PMF: proximal mean-field, a softmax that hardens while it learns (Ajanthan et al. 2019).
+
+Every weight has two real logits, a₊ and a₋, for the values +1 and -1. One step:
+
+    u = softmax(β a),  w = u₊ - u₋ = tanh(β (a₊ - a₋) / 2)     the training weight, in (-1, 1)
+    ∂ℓ/∂a = β (diag(u) - u uᵀ) q g,  g = ∂ℓ/∂w, q = (1, -1)    exact: a₊ gets β/2 (1 - w²) g, a₋ its negative
+    a ← Adam(a, ∂ℓ/∂a)
+    β ← min(ρ β, β_max) at the first step and every `rho_interval` steps
+
+The network predicts with the rounded weights, sign(a₊ - a₋): they are what a model is selected by.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from clbinn import bernoulli
+from clbinn.optim._binary import FlatState, check_at_least
+from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
+
+__all__ = ["PMF", "exact_gradient", "identity_gradient"]
+
+
+def exact_gradient(plus: Tensor, minus: Tensor, gradient: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """β (diag(u) - u uᵀ) q g, for the logits of +1 and of -1.
+
+    Args:
+        plus: a₊, any shape.
+        minus: a₋, of the same shape.
+        gradient: g, of the same shape.
+        beta: β > 0.
+    """
+    soft = torch.sub(plus, minus).mul_(beta / 2).tanh_()
+    to_plus = soft.square_().neg_().add_(1).mul_(beta / 2).mul_(gradient)
+    return to_plus, to_plus.neg()
+
+
+def identity_gradient(plus: Tensor, minus: Tensor, gradient: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """The authors' variant, β (I - v vᵀ) q g with v = softmax(β u); arguments as in `exact_gradient`.
+
+    The identity in place of diag(u) lets a gradient through to certain weights as well.
+    """
+    soft = torch.tanh((plus - minus) * (beta / 2))
+    again = torch.tanh(soft * (beta / 2))  # v₊ - v₋, as u₊ - u₋ is `soft`
+    v_plus, v_minus = (1 + again) / 2, (1 - again) / 2
+    return beta * gradient * (1 - v_plus * again), beta * gradient * (-1 - v_minus * again)
+
+
+GRADIENTS = {"exact": exact_gradient, "identity": identity_gradient}
+
+
+class PMF(GradientOptimizer):
+    """Learns two logits a weight and hardens their softmax step by step; see the module's equations.
+
+    Logits start by Glorot's uniform rule, those of vectors (biases) normal with standard deviation 0.1.
+
+    Args:
+        params: parameters or parameter groups. All of them become binary: hand over only those that should.
+        lr: Adam's step size (Table 9: 1e-3 for MNIST, times 0.2 every 7,000 iterations).
+        rho: ρ ≥ 1, growth of β (Table 9: 1.2 for MNIST, 1.05 for CIFAR).
+        rho_interval: steps between growths, at least 1. Table 9 does not say; 100 is the authors' code's default.
+        beta_max: where β stays, at least 1; β starts at 1.
+        jacobian: `exact`, or `identity` as in the authors' code.
+        betas: Adam's decay rates, each in [0, 1).
+        eps: Adam's term in the denominator.
+        weight_decay: factor of the L2 term on the logits, at least 0.
+        seed: of the start; None takes one from torch's global generator.
+
+    Raises:
+        ValueError: an option out of its range.
+        TypeError: parameters of half precision or of mixed types.
+
+    Example:
+        >>> net = torch.nn.Linear(4, 2, bias=False)
+        >>> opt = PMF(net.parameters(), lr=0.1, seed=0)
+        >>> with opt.sampled_params():
+        ...     torch.nn.functional.cross_entropy(net(torch.ones(3, 4)), torch.tensor([0, 1, 0])).backward()
+        >>> opt.step()
+        >>> bool((net.weight.abs() == 1).all())
+        True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        rho: float = 1.2,
+        rho_interval: int = 100,
+        beta_max: float = 1e4,
+        jacobian: Literal["exact", "identity"] = "exact",
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "rho": rho,
+            "rho_interval": rho_interval,
+            "beta_max": beta_max,
+            "jacobian": jacobian,
+            "betas": betas,
+            "adam_eps": eps,
+            "weight_decay": weight_decay,
+            "beta": 1.0,
+            "step": 0,
+        }
+        super().__init__(params, defaults, seed)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check_adam(group)
+        check_at_least("rho", group["rho"], 1)
+        check_at_least("rho_interval", group["rho_interval"], 1)
+        check_at_least("beta_max", group["beta_max"], 1)
+        check_at_least("weight_decay", group["weight_decay"], 0)
+        if group["jacobian"] not in GRADIENTS:
+            raise ValueError(f"jacobian must be one of {', '.join(GRADIENTS)}, got {group['jacobian']!r}")
+
+    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+        plus = self._initial_logits(flat)
+        state = {"plus": plus, "minus": self._initial_logits(flat)}
+        moments = ("plus_exp_avg", "plus_exp_avg_sq", "minus_exp_avg", "minus_exp_avg_sq")
+        return state | {name: torch.zeros_like(plus) for name in moments}
+
+    def _initial_logits(self, flat: FlatState) -> Tensor:
+        uniform = self.noise.uniform(flat.numel, flat.dtype)
+        for view in flat.views(uniform):
+            if view.dim() < 2:
+                view.copy_(0.1 * math.sqrt(2) * torch.erfinv(2 * view - 1))
+            else:
+                fans = (view.shape[0] + view.shape[1]) * view[0][0].numel()
+                view.mul_(2).sub_(1).mul_(math.sqrt(6 / fans))
+        return uniform
+
+    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        return torch.sub(flat.tensors["plus"], flat.tensors["minus"]).mul_(group["beta"] / 2).tanh_()
+
+    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
+        plus, minus = flat.tensors["plus"], flat.tensors["minus"]
+        gradients = GRADIENTS[group["jacobian"]](plus, minus, self._mean_gradient(flat, samples), group["beta"])
+        if group["step"] % group["rho_interval"] == 0:
+            group["beta"] = min(group["beta"] * group["rho"], group["beta_max"])
+        first = [flat.tensors["plus_exp_avg"], flat.tensors["minus_exp_avg"]]
+        second = [flat.tensors["plus_exp_avg_sq"], flat.tensors["minus_exp_avg_sq"]]
+        adam_step([plus, minus], gradients, first, second, group, group["weight_decay"])
+
+    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        return bernoulli.mode(flat.tensors["plus"] - flat.tensors["minus"]) if flat.params else torch.empty(0)
