@@ -235,15 +235,21 @@ class BinaryOptimizer(Optimizer):
         return [p for group in self.param_groups for p in group["params"]]
 
     def set_parameters(self, params: Sequence[Tensor], renamed: dict[Tensor, Tensor] | None = None) -> None:
-        """Make these the parameters of the first group, keeping the state of those already known.
+        """Make these the parameters, keeping the state of those already known.
 
         Args:
-            params: The parameters from now on. Those not known yet start fresh.
+            params: The parameters from now on. Those not known yet start fresh, in the first group.
             renamed: New parameter → the old one that it replaces. Where both have an entry, the state is carried
                 over (a classifier that grew by some rows keeps what its old rows learned).
         """
-        self.param_groups[0]["params"] = list(params)
-        self._synchronise(renamed or {})
+        renamed = renamed or {}
+        successor = {old: new for new, old in renamed.items()}
+        wanted = {id(p) for p in params}
+        for group in self.param_groups:
+            group["params"] = [q for p in group["params"] if id(q := successor.get(p, p)) in wanted]
+        there = {id(p) for p in self.parameters()}
+        self.param_groups[0]["params"] += [p for p in params if id(p) not in there]
+        self._synchronise(renamed)
         self.restore()
 
     # --- state on disk ---------------------------------------------------------------------------------------------
