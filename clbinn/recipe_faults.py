@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from clbinn import schema
 from clbinn.yaml_source import Fault, Place, Source
 
-__all__ = ["one_of", "recipe_faults"]
+__all__ = ["nearest", "one_of", "recipe_faults"]
 
 PATTERNS = {
     schema.NAME: "expected small letters, digits and underscores",
@@ -46,12 +46,15 @@ def recipe_faults(model: type[BaseModel], error: ValidationError, source: Source
     return [_fault(model, details, source) for details in error.errors(include_url=False)]
 
 
-def one_of(word: str, choices: Collection[str]) -> str:
-    """`did you mean 'x'?` where something is near, else all the choices."""
+def nearest(word: str, choices: Collection[str]) -> str:
+    """`; did you mean 'x'?` where one of the choices is near, else nothing."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    return f"expected {_or(choices)}" if choices else "none is expected here"
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def one_of(word: str, choices: Collection[str]) -> str:
+    """`; did you mean 'x'?` where one of the choices is near, else all of them."""
+    return nearest(word, choices) or (f"; expected {_or(choices)}" if choices else "; none is known")
 
 
 def _fault(model: type[BaseModel], details: ErrorDetails, source: Source) -> Fault:
@@ -62,7 +65,7 @@ def _fault(model: type[BaseModel], details: ErrorDetails, source: Source) -> Fau
     if kind == "extra_forbidden":
         word = str(loc[-1])
         known = sorted(set(_fields(model, loc[:-1])))
-        return Fault(source.position(place, key=True), place, f"unknown key; {one_of(word, known)}")
+        return Fault(source.position(place, key=True), place, f"unknown key{one_of(word, known)}")
     if kind == "missing":
         return Fault(source.position(place[:-1]), place[:-1], f"needs '{place[-1]}'")
     if kind.startswith("union_tag"):
@@ -74,10 +77,10 @@ def _fault(model: type[BaseModel], details: ErrorDetails, source: Source) -> Fau
 def _message(kind: str, text: str, facts: dict[str, Any], value: Any) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", facts["expected"])
-        return f"{_show(value)} is not known here; {one_of(str(value), choices)}"
+        return f"{_show(value)} is not known here{one_of(str(value), choices)}"
     if kind == "unknown_dataset":
         own = "your own is `package.module:callable`"
-        return f"{_show(value)} is not a dataset ({own}); {one_of(value, schema.DATASETS)}"
+        return f"{_show(value)} is not a dataset ({own}){one_of(value, schema.DATASETS)}"
     if kind == "recipe":
         return text
     if kind in EXPECTED:
@@ -100,7 +103,7 @@ def _task_kind(place: Place, tasks: Any) -> tuple[Place, str]:
     if "kind" not in tasks:
         return place, f"needs 'kind': {_or(kinds)}"
     kind = tasks["kind"]
-    return (*place, "kind"), f"{_show(kind)} is not a kind of tasks; {one_of(str(kind), kinds)}"
+    return (*place, "kind"), f"{_show(kind)} is not a kind of tasks{one_of(str(kind), kinds)}"
 
 
 def _place(data: Any, loc: Place) -> Place:

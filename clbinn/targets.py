@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from clbinn.errors import RecipeError
-from clbinn.recipe_faults import one_of
+from clbinn.recipe_faults import nearest, one_of
 
 __all__ = ["check_options", "import_target"]
 
@@ -33,8 +33,8 @@ def import_target(name: str, where: str = "target") -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        public = [word for word in dir(module) if not word.startswith("_")]
-        raise RecipeError(f"{where}: '{module_name}' has no '{attribute}'; {one_of(attribute, public)}") from None
+        near = nearest(attribute, getattr(module, "__all__", dir(module)))
+        raise RecipeError(f"{where}: '{module_name}' has no '{attribute}'{near}") from None
 
 
 def check_options(
@@ -66,7 +66,7 @@ def check_options(
                 faults.append(f"{where}.{option}: {name} expects {expected}, not {value!r}")
         elif not open_ended:
             known = sorted(set(parameters) - set(given))
-            faults.append(f"{where}.{option}: {name} has no such option; {one_of(option, known)}")
+            faults.append(f"{where}.{option}: {name} has no such option{one_of(option, known)}")
     missing = [
         word
         for word, parameter in parameters.items()
@@ -97,15 +97,16 @@ def _parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter
                 found.setdefault(name, parameter)
         if not passes_on:
             return found, False
-    return found, True
+    return found, not function.__module__.startswith("avalanche.")  # whose last class drops what it doesn't know
 
 
 def _functions(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The function itself; for a class, the constructors that one after the other get the keyword arguments."""
     if not isinstance(target, type):
         yield target
         return
     for cls in target.__mro__[:-1]:
-        if "__init__" in vars(cls):
+        if "__init__" in vars(cls) and not vars(cls).get("_is_protocol", False):
             yield vars(cls)["__init__"]
 
 
