@@ -131,8 +131,9 @@ def _draw(stream: Stream, folder: Path, suffix: str) -> list[Drawn]:
             "matrices",
             figures.matrices,
             "Accuracy matrices",
-            "Accuracy in percent on each task (column) after each task (row); row 0 is the untrained network. Left of and "
-            "below the stairs: tasks learned so far; beyond them: tasks to come." + (" Mean over seeds." if several else ""),
+            "Accuracy in percent on each task (column) after each task (row); row 0 is the untrained network. "
+            "Below the stairs: tasks learned so far; above them: tasks to come."
+            + (" Mean over seeds." if several else ""),
         ),
         ("memory", figures.memory, "Accuracy against memory", "Bytes that a method keeps, on a logarithmic scale."),
     ]

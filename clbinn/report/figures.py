@@ -27,18 +27,19 @@ COLOURS = "Blues"
 TEXT_UP_TO = 12  # tasks for which a heat map's cells carry their number
 PANELS = 12  # tasks shown in the small multiples
 DPI = 160
+WIDTH = 10.8  # inches, all figures of the page
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 9,
+    "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": SOFT,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.titlepad": 7,
     "axes.axisbelow": True,
@@ -84,8 +85,7 @@ def styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
 
 def _save(figure: Figure, path: Path) -> None:
     """Write `path` (.png) and the .svg beside it, the same bytes for the same figure."""
-    salt = {"svg.hashsalt": path.stem}
-    with matplotlib.rc_context(salt):
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
         figure.savefig(path.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
         figure.savefig(path.with_suffix(".svg"), dpi=DPI, metadata={"Date": None, "Creator": None})
 
@@ -115,9 +115,10 @@ def _heat(axes: Axes, matrix: Matrix, low: float) -> AxesImage:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     image = axes.imshow(matrix, cmap=COLOURS, vmin=low, vmax=1.0, aspect=tasks / (tasks + 1))
-    shown = sample_indices(tasks, TEXT_UP_TO if tasks <= TEXT_UP_TO else 6)
-    axes.set_xticks(shown, [str(j + 1) for j in shown])
-    axes.set_yticks([0, *(j + 1 for j in shown)], ["0", *(str(j + 1) for j in shown)])
+    ticks = round_tasks(tasks, TEXT_UP_TO)
+    axes.set_xticks([t - 1 for t in ticks], [str(t) for t in ticks])
+    rows = [0, *(ticks if tasks <= TEXT_UP_TO else ticks[1:])]
+    axes.set_yticks(rows, [str(t) for t in rows])
     axes.tick_params(length=0, labelsize=8)
     if tasks <= TEXT_UP_TO:
         for (i, j), x in np.ndenumerate(matrix):
@@ -134,9 +135,18 @@ def _heat(axes: Axes, matrix: Matrix, low: float) -> AxesImage:
     return image
 
 
+def round_tasks(tasks: int, at_most: int) -> list[int]:
+    """Tasks to label on an axis, 1-based: all if they are few, else the first and round numbers."""
+    if tasks <= at_most:
+        return list(range(1, tasks + 1))
+    step = next(m * 10**e for e in range(12) for m in (1, 2, 5) if tasks <= 6 * m * 10**e)
+    return [1, *range(step, tasks + 1, step)]
+
+
 def _colour_bar(figure: Figure, image: AxesImage, axes: Any) -> None:
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02, format=lambda x, _: f"{100 * x:.0f} %")
-    bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs take it for a Spine call
+    shape: dict[str, Any] = {"shrink": 0.8, "aspect": 30, "pad": 0.02, "extend": "min"}
+    bar = figure.colorbar(image, ax=axes, format=lambda x, _: f"{100 * x:.0f} %", **shape)
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
 
 
@@ -146,23 +156,22 @@ def average_accuracy(stream: Stream, path: Path) -> bool:
     Returns:
         Whether there was something to draw.
     """
-    groups = [group for group in stream.compared if group.curves is not None]
-    if not groups:
+    found = [(group, curves) for group in stream.compared if (curves := group.curves) is not None]
+    if not found:
         return False
     look = styles(stream.groups)
     with _quiet_style():
-        figure = Figure(figsize=(8.6, max(3.9, 0.24 * len(groups) + 1)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, max(4.4, 0.24 * len(found) + 1)), layout="constrained")
         axes = figure.add_subplot()
         ends: dict[str, float] = {}
-        for group in groups:
-            assert group.curves is not None
-            mean = group.curves.mean(axis=0)
-            _line(axes, mean, look[group.label], spread=_std(group.curves))
+        for group, curves in found:
+            mean = curves.mean(axis=0)
+            _line(axes, mean, look[group.label], spread=_std(curves))
             ends[group.label] = float(mean[-1])
         _task_axis(axes, stream.num_tasks)
         axes.set_xlabel("tasks learned")
         axes.set_title("Average accuracy over the tasks seen, %")
-        _label_ends(axes, ends, look, stream.num_tasks)
+        _label_ends(axes, ends, look, stream.num_tasks, height=figure.get_figheight())
         _save(figure, path)
     return True
 
@@ -180,21 +189,22 @@ def _line(axes: Axes, mean: Matrix, look: Mapping[str, Any], spread: Matrix | No
         axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
-def _task_axis(axes: Axes, tasks: int) -> None:
-    shown = [j + 1 for j in sample_indices(tasks, 12 if tasks <= 12 else 6)]
-    axes.set_xticks(shown, [str(j) for j in shown])
+def _task_axis(axes: Axes, tasks: int, at_most: int = 12) -> None:
+    ticks = round_tasks(tasks, at_most)
+    axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.spines["left"].set_visible(False)
     margin = 0.03 * max(tasks - 1, 1)
     axes.set_xlim(1 - margin, tasks + margin)
 
 
-def _label_ends(axes: Axes, ends: Mapping[str, float], look: Mapping[str, Mapping[str, Any]], x: int) -> None:
+def _label_ends(
+    axes: Axes, ends: Mapping[str, float], look: Mapping[str, Mapping[str, Any]], x: int, height: float
+) -> None:
     """Name each line at its end, pushed apart where they would overlap, instead of a legend to look up."""
     labels = sorted(ends, key=lambda label: ends[label])
     low, high = axes.get_ylim()
-    assert axes.figure is not None
-    height = axes.figure.get_size_inches()[1] * 0.78
-    places = spread_out([100 * ends[label] for label in labels], 0.185 / height * (high - low), low, high)
+    gap = 0.185 / (0.78 * height) * (high - low)  # a line of text, in the axis' unit
+    places = spread_out([100 * ends[label] for label in labels], gap, low, high)
     for label, y in zip(labels, places, strict=True):
         axes.annotate(
             f"{label}  {100 * ends[label]:.1f}",
@@ -202,16 +212,15 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], look: Mapping[str, Mappin
             xytext=(1.035, (y - low) / (high - low)),
             textcoords="axes fraction",
             va="center",
-            color=look[label]["color"],
-            fontsize=8.5,
+            fontsize=9,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": look[label]["color"], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": look[label]["color"], "linewidth": 1.0, "shrinkA": 2, "shrinkB": 5},
         )
     axes.set_ylim(low, high)
 
 
 def spread_out(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places for labels at rising `values`, at least `gap` apart, near their values and inside [low, high] if they fit."""
+    """Places for labels at rising `values`: at least `gap` apart, near their values, inside [low, high] if they fit."""
     places = list(values)
     for _ in range(200):
         for i in range(1, len(places)):
@@ -234,35 +243,34 @@ def tasks_over_time(stream: Stream, path: Path) -> bool:
     Returns:
         Whether there was something to draw.
     """
-    groups = [group for group in stream.compared if group.mean_matrix is not None]
-    if not groups or stream.num_tasks < 2:
+    found = [(group, mean) for group in stream.compared if (mean := group.mean_matrix) is not None]
+    if not found or stream.num_tasks < 2:
         return False
     look = styles(stream.groups)
-    shown = sample_indices(stream.num_tasks, PANELS)
-    columns = min(len(shown), 5 if len(shown) <= 10 else 4)
+    shown = sample_indices(stream.num_tasks, PANELS + 1)[:-1]  # the last task has no time to be forgotten
+    columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
     with _quiet_style():
-        figure = Figure(figsize=(8.6, 1.75 * rows + 0.35 * (1 + len(groups) // 6)), layout="constrained")
-        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3 * (1 + (len(found) - 1) // 7)), layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
-        for axes, j in zip(panels, shown, strict=False):
-            for group in groups:
-                assert group.mean_matrix is not None
-                thin = {**look[group.label], "linewidth": 1.2, "markersize": 2.8}
-                _line(axes, group.mean_matrix[j + 1 :, j], thin, start=j + 1)
+        for k, (axes, j) in enumerate(zip(panels, shown, strict=False)):
+            for group, mean in found:
+                thin = {**look[group.label], "linewidth": 1.3, "markersize": 3}
+                _line(axes, mean[j + 1 :, j], thin, start=j + 1)
             axes.set_title(f"Task {j + 1}")
-            _task_axis(axes, stream.num_tasks)
-            axes.tick_params(labelsize=7.5)
-            few = sample_indices(stream.num_tasks, 5 if stream.num_tasks <= 12 else 3)
-            axes.set_xticks([k + 1 for k in few], [str(k + 1) for k in few])
-        handles = panels[0].get_lines()
-        labels = [group.label for group in groups]
-        legend = figure.legend(handles, labels, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
+            _task_axis(axes, stream.num_tasks, at_most=6)
+            axes.tick_params(labelsize=8)
+            if k >= len(shown) - columns:
+                axes.set_xlabel("tasks learned", fontsize=8.5)
+            if k % columns == 0:
+                axes.set_ylabel("accuracy, %", fontsize=8.5)
+        names = [group.label for group, _ in found]
+        place: dict[str, Any] = {"loc": "outside upper left", "ncols": 7, "frameon": False, "fontsize": 8.5}
+        legend = figure.legend(panels[0].get_lines(), names, **place)
         for text in legend.get_texts():
             text.set_parse_math(False)
-        figure.supxlabel("tasks learned", fontsize=9)
-        figure.supylabel("accuracy, %", fontsize=9)
         _save(figure, path)
     return True
 
@@ -273,23 +281,22 @@ def matrices(stream: Stream, path: Path) -> bool:
     Returns:
         Whether there was something to draw.
     """
-    groups = [group for group in stream.compared if group.mean_matrix is not None]
-    if not groups:
+    found = [(group, mean) for group in stream.compared if (mean := group.mean_matrix) is not None]
+    if not found:
         return False
-    columns = min(len(groups), 4 if stream.num_tasks != 1 else 6)
-    rows = -(-len(groups) // columns)
-    width = 8.6 / max(columns, 2)
-    low = _low([group.mean_matrix for group in groups if group.mean_matrix is not None])
+    columns = min(len(found), 4)
+    rows = -(-len(found) // columns)
+    width = (WIDTH - 1.0) / max(columns, 3)
+    low = _low([mean for _, mean in found])
     with _quiet_style():
-        figure = Figure(figsize=(min(8.6, columns * width + 1.2), rows * (width + 0.2)), layout="constrained")
+        figure = Figure(figsize=(columns * width + 1.0, rows * (width + 0.2)), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in panels[len(groups) :]:
+        for axes in panels[len(found) :]:
             axes.set_visible(False)
-        for k, (axes, group) in enumerate(zip(panels, groups, strict=False)):
-            assert group.mean_matrix is not None
-            image = _heat(axes, group.mean_matrix, low)
+        for k, (axes, (group, mean)) in enumerate(zip(panels, found, strict=False)):
+            image = _heat(axes, mean, low)
             axes.set_title(group.label, parse_math=False)
-            axes.set_xlabel("accuracy on task" if k >= len(groups) - columns else "", fontsize=8)
+            axes.set_xlabel("accuracy on task" if k >= len(found) - columns else "", fontsize=8)
             axes.set_ylabel("after task" if k % columns == 0 else "", fontsize=8)
         _colour_bar(figure, image, list(panels))
         _save(figure, path)
@@ -297,7 +304,7 @@ def matrices(stream: Stream, path: Path) -> bool:
 
 
 def _low(found: Sequence[Matrix]) -> float:
-    """Foot of the colour scale: a tenth at or below the worst cell of a task that was learned, so that what differs shows."""
+    """Foot of the colour scale, a tenth: at or below the worst cell of a learned task, so that differences show."""
     worst = min((float(np.nanmin(m[np.tril(np.ones(m.shape, bool), -1)], initial=1.0)) for m in found), default=0.0)
     return max(0.0, math.floor(10 * min(worst, 0.9)) / 10)
 
@@ -314,7 +321,7 @@ def memory(stream: Stream, path: Path) -> bool:
         return False
     look = styles(stream.groups)
     with _quiet_style():
-        figure = Figure(figsize=(8.6, 3.9), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
         axes = figure.add_subplot()
         for group, size, acc in found:
             error = 100 * acc.std if math.isfinite(acc.std) else None
@@ -322,10 +329,11 @@ def memory(stream: Stream, path: Path) -> bool:
             axes.errorbar(size.mean, 100 * acc.mean, yerr=error, **mark, markersize=6, elinewidth=1, linestyle="")
         axes.set_xscale("log")
         axes.margins(x=0.16, y=0.12)
-        _label_points(axes, [(g.label, s.mean, 100 * a.mean, look[g.label]["color"]) for g, s, a in found])
+        _label_points(axes, [(g.label, s.mean, 100 * a.mean) for g, s, a in found])
         axes.spines["left"].set_visible(False)
         low, high = axes.get_xlim()
-        ticks = [m * 10.0**e for e in range(-1, 13) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+        fine = (1, 2, 5) if high / low > 12 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+        ticks = [m * 10.0**e for e in range(-1, 15) for m in fine if low <= m * 10.0**e <= high]
         axes.set_xticks(ticks, [_bytes(t) for t in ticks])
         axes.minorticks_off()
         axes.set_xlabel("memory: weights, posterior, stored examples and statistics")
@@ -334,19 +342,19 @@ def memory(stream: Stream, path: Path) -> bool:
     return True
 
 
-def _label_points(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
+def _label_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     """Label points to the right; labels of one column of points are pushed apart."""
     low, high = axes.get_ylim()
     left, right = (math.log10(x) for x in axes.get_xlim())
-    columns: dict[int, list[tuple[str, float, float, str]]] = {}
+    columns: dict[int, list[tuple[str, float, float]]] = {}
     for point in sorted(points, key=lambda p: p[2]):
         columns.setdefault(round(6 * (math.log10(point[1]) - left) / (right - left)), []).append(point)
     for column in columns.values():
         places = spread_out([p[2] for p in column], 0.06 * (high - low), low, high)
-        for (label, x, y, colour), place in zip(column, places, strict=True):
-            style = {"color": colour, "fontsize": 8.5, "va": "center", "parse_math": False}
+        for (label, x, y), place in zip(column, places, strict=True):
             offset = (9, 72 * 3.0 * (place - y) / (high - low))
-            axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", **style)
+            place_at: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "va": "center"}
+            axes.annotate(label, (x, y), fontsize=9, parse_math=False, **place_at)
     axes.set_ylim(low, high)
 
 

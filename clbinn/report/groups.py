@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from clbinn.report.runs import Matrix, Run
 
@@ -69,7 +69,7 @@ def curve(matrix: Matrix) -> Matrix:
     """Average accuracy over the tasks seen, after each task: A_i = (1/i) Σ_{j≤i} R[i, j], `(T,)`."""
     tasks = matrix.shape[1]
     seen = np.tril(np.ones((tasks, tasks)))
-    return np.where(seen > 0, matrix[1:], 0.0).sum(axis=1) / seen.sum(axis=1)
+    return np.asarray(np.where(seen > 0, matrix[1:], 0.0).sum(axis=1) / seen.sum(axis=1))
 
 
 @dataclass(frozen=True)

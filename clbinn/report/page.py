@@ -77,46 +77,50 @@ def _lead(stream: Stream) -> str:
 def _headline(stream: Stream) -> str:
     if not stream.compared:
         return "<p>No run is finished yet.</p>"
+    quality = _table(stream, tables.QUALITY)
+    cost = _table(stream, tables.COST)
+    return f'<h2>Results</h2>{quality}<p class="note">{escape(_legend(stream))}</p><h2>Cost</h2>{cost}'
+
+
+def _table(stream: Stream, columns: Sequence[tables.Column]) -> str:
     look = styles(stream.groups)
-    reference = stream.reference
+    difference = tables.difference_title(stream)
     heads = [_head("Strategy"), _head("n")]
-    for column in tables.COLUMNS:
+    for column in columns:
         heads.append(_head(column.title, column.unit))
-        if column.key == "average_accuracy" and reference:
-            heads.append(_head(f"Δ ACC to {reference.label}", "points, 95 % interval"))
-    heads.append(_head("Protocol", css="wrap"))
-    best = {c.key: _best(stream, c.key) for c in tables.COLUMNS if c.key in _RANKED}
+        if column.key == "average_accuracy" and difference:
+            heads.append(_head(difference, "points, 95 % interval"))
+    best = {column.key: _best(stream, column.key) for column in columns if column.key in _RANKED}
     rows = []
     for group in stream.compared:
         dot = f'<span class="dot" style="background:{look[group.label]["color"]}"></span>'
-        cells = [f'<th scope="row">{dot}{escape(group.label)}</th>', _cell(str(len(group.finished)))]
-        for column in tables.COLUMNS:
+        small = f"<small>{escape(tables.protocol(group)).replace(' = ', '&nbsp;=&nbsp;')}</small>"
+        cells = [f'<th scope="row">{dot}{escape(group.label)}{small}</th>', _cell(str(len(group.finished)))]
+        for column in columns:
             css = "best" if best.get(column.key) is group else ""
             cells.append(_cell(column.form(group.stat(column.key)), css))
-            if column.key == "average_accuracy" and reference:
-                is_reference = group is reference
-                cells.append(_cell("reference" if is_reference else tables.difference_text(stream.difference(group))))
-        cells.append(f'<td class="wrap">{escape(tables.protocol(group))}</td>')
-        rows.append(f'<tr{" class=reference" if group is reference else ""}>{"".join(cells)}</tr>')
-    table = f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<h2>Results</h2>{_scroll(table)}<p class="note">{escape(_legend(stream))}</p>'
+            if column.key == "average_accuracy" and difference:
+                text = tables.difference_text(stream.difference(group))
+                cells.append(_cell("reference" if group is stream.reference else text))
+        rows.append(f"<tr{' class=reference' if group is stream.reference else ''}>{''.join(cells)}</tr>")
+    return _scroll(f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
 
 
 def _legend(stream: Stream) -> str:
     text = (
-        "Mean ± standard deviation over n seeds, at the end of the stream. ACC: average accuracy; BWT: backward transfer; "
-        "AIA: average of ACC after each task; NLL and ECE of the predictive distribution. Bold: best of its column."
+        "Mean ± standard deviation over n seeds, at the end of the stream, by falling ACC. ACC: average accuracy; "
+        "BWT: backward transfer; AIA: average of ACC after each task; NLL and ECE of the predictive distribution. "
+        "Bold: best of its column."
     )
     if stream.reference:
-        text += (
-            f" Δ: mean difference to {stream.reference.label} over the seeds that both have, with Student's 95 % interval."
-        )
+        name = stream.reference.label
+        text += f" Δ: mean difference to {name} over the seeds that both have, with Student's 95 % interval."
     return text
 
 
 def _best(stream: Stream, key: str) -> Group | None:
     found = [(group.stat(key).mean, group) for group in stream.compared if math.isfinite(group.stat(key).mean)]
-    if len(found) < 2:
+    if len({mean for mean, _ in found}) < 2:
         return None
     sign = 1 if key in _HIGHER_IS_BETTER else -1
     return max(found, key=lambda pair: sign * pair[0])[1]
@@ -135,7 +139,7 @@ def _cell(text: str, css: str = "") -> str:
     elif text.endswith("]"):
         mean, _, interval = text.partition(" [")
         inner = f'{escape(mean)}<span class="ci">[{escape(interval)}</span>'
-    return f'<td{f" class={css}" if css else ""}>{inner}</td>'
+    return f"<td{f' class={css}' if css else ''}>{inner}</td>"
 
 
 def _scroll(table: str) -> str:
@@ -147,7 +151,7 @@ def _figure(drawn: Drawn) -> str:
     links = f'<a href="{escape(drawn.path.name)}">PNG</a>, <a href="{escape(svg.name)}">SVG</a>'
     alt = escape(f"{drawn.title}. {drawn.caption}", quote=True)
     return (
-        f"<h2>{escape(drawn.title)}</h2>\n<figure><img alt=\"{alt}\" src=\"{_data_uri(svg)}\">"
+        f'<h2>{escape(drawn.title)}</h2>\n<figure><img alt="{alt}" src="{_data_uri(svg)}">'
         f"<figcaption>{escape(drawn.caption)} {links}.</figcaption></figure>"
     )
 
@@ -226,6 +230,9 @@ def _targets(verdicts: Sequence[Verdict] | None) -> str:
     left = {"Outcome", "Evidence", "Source"}
     heads = "".join(_head(t, css="wrap" if t in left else "") for t in titles)
     done = sum(v.outcome == "reproduced" for v in verdicts)
-    note = f"{done} of {len(verdicts)} reproduced: not below the published mean by more than the tolerance. Accuracies in percent."
+    note = (
+        f"{done} of {len(verdicts)} reproduced: not worse than the published mean by more than the tolerance. "
+        "Accuracies in percent. A run with fewer epochs than the published one is shown, not judged."
+    )
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return f'<h2>Published numbers</h2><p class="note">{escape(note)}</p>{_scroll(table)}'

@@ -1,4 +1,4 @@
-"""Run folders as they are on disk, finished or not. Nothing in a folder can make reading fail: faults become a status."""
+"""Run folders as they are on disk, finished or not. Nothing in a folder makes reading fail: faults become a status."""
 
 import json
 import math
@@ -199,6 +199,8 @@ def _status(path: Path, summary: Mapping[str, Any], matrix: Matrix | None, fault
         where.append(f"{rows[-1] if rows.size else 0} of {matrix.shape[1]} tasks")
     if isinstance(event.get("epoch"), int):
         where.append(f"epoch {event['epoch']}" + (f" of {event['epochs']}" if "epochs" in event else ""))
+    if isinstance(event.get("time"), str):
+        where.append(f"last sign of life {event['time'][:19]}")
     return "incomplete", ", ".join(where)
 
 

@@ -13,9 +13,12 @@ from clbinn.report.runs import Matrix
 from clbinn.report.targets import Verdict, is_fraction
 
 __all__ = [
-    "COLUMNS",
+    "COST",
+    "QUALITY",
     "Column",
     "difference_text",
+    "difference_title",
+    "facts",
     "headline",
     "markdown_stream",
     "markdown_targets",
@@ -23,6 +26,7 @@ __all__ = [
     "protocol",
     "sample_indices",
     "summary_csv",
+    "target_rows",
 ]
 
 MISSING = "–"
@@ -30,7 +34,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def percent(s: Stat) -> str:
-    """`84.21 ± 0.33`, in percent."""
+    """`84.21 ± 0.33`, in percent or points."""
     return _spread(s, lambda x: f"{100 * x:.2f}")
 
 
@@ -102,15 +106,18 @@ class Column:
     form: Callable[[Stat], str]
 
 
-COLUMNS = (
+QUALITY = (
     Column("average_accuracy", "ACC", "%", percent),
     Column("backward_transfer", "BWT", "points", points),
-    Column("forgetting", "Forgetting", "points", points),
+    Column("forgetting", "Forgetting", "points", percent),
     Column("learning_accuracy", "Learning acc.", "%", percent),
     Column("average_incremental_accuracy", "AIA", "%", percent),
     Column("nll", "NLL", "nats", plain),
     Column("ece", "ECE", "", plain),
+)
+COST = (
     Column("seconds_train", "Training", "", duration),
+    Column("seconds_eval", "Evaluation", "", duration),
     Column("parameters", "Parameters", "", count),
     Column("weight_bits", "Bits", "a weight", bits),
     Column("memory_bytes", "Memory", "", size),
@@ -129,30 +136,39 @@ def difference_text(d: Difference | None) -> str:
 
 def protocol(group: Group) -> str:
     """What a number depends on besides the method: epochs, statistics of batch normalisation, Monte-Carlo samples."""
+    free = group.setting("protocol")
+    notes = [str(note) for note in (free if isinstance(free, list) else [free]) if note not in (None, "")]
     epochs = group.setting("epochs")
     epochs = group.setting("train.epochs") if epochs is None else epochs
-    parts = [f"{epochs} epochs" if epochs != 1 else "1 epoch"] if epochs is not None else []
+    parts = []
+    if epochs is not None and not any("epochs" in note for note in notes):
+        parts.append("1 epoch" if epochs == 1 else f"{epochs} epochs")
     batch_norm, samples = group.setting("batch_norm"), group.setting("mc_samples")
     if batch_norm not in (None, ""):
         parts.append(f"batch_norm {batch_norm}")
     if samples is not None:
         parts.append(f"C = {samples}" + (" (mode)" if samples == 0 else ""))
-    free = group.setting("protocol")
-    notes = free if isinstance(free, list) else [free]
-    parts += [str(note) for note in notes if note not in (None, "")]
-    return ", ".join(parts)
+    return ", ".join([*parts, *notes])
 
 
-def headline(stream: Stream) -> tuple[list[str], list[list[str]]]:
-    """The headline table as text: titles, and one row for each strategy that has finished runs."""
-    reference = stream.reference
-    difference = f"Δ ACC to {reference.label}" if reference else ""
-    titles = ["Strategy", "n", *(f"{c.title} ({c.unit})" if c.unit else c.title for c in COLUMNS)]
-    rows = [[g.label, str(len(g.finished)), *(c.form(g.stat(c.key)) for c in COLUMNS)] for g in stream.compared]
-    if difference:
-        titles.insert(3, difference)
+def difference_title(stream: Stream) -> str:
+    """Head of the column of differences; empty when there is nothing to compare with."""
+    return f"Δ ACC to {stream.reference.label}" if stream.reference and len(stream.compared) > 1 else ""
+
+
+def headline(stream: Stream, columns: Sequence[Column] = QUALITY) -> tuple[list[str], list[list[str]]]:
+    """The finished strategies' numbers as text: titles, and one row each. The difference stands behind ACC."""
+    difference = difference_title(stream)
+    titles = ["Strategy", "n"]
+    rows = [[group.label, str(len(group.finished))] for group in stream.compared]
+    for column in columns:
+        titles.append(f"{column.title} ({column.unit})" if column.unit else column.title)
         for row, group in zip(rows, stream.compared, strict=True):
-            row.insert(3, "reference" if group is reference else difference_text(stream.difference(group)))
+            row.append(column.form(group.stat(column.key)))
+        if column.key == "average_accuracy" and difference:
+            titles.append(difference)
+            for row, group in zip(rows, stream.compared, strict=True):
+                row.append("reference" if group is stream.reference else difference_text(stream.difference(group)))
     titles.append("Protocol")
     for row, group in zip(rows, stream.compared, strict=True):
         row.append(protocol(group))
@@ -161,9 +177,7 @@ def headline(stream: Stream) -> tuple[list[str], list[list[str]]]:
 
 def summary_csv(streams: Sequence[Stream]) -> str:
     """Every group's numbers at full precision: mean and std of each, the paired difference and its interval."""
-    keys = [column.key for column in COLUMNS]
-    keys[2:2] = ["forward_transfer"]
-    keys += ["seconds_eval"]
+    keys = [*(column.key for column in (*QUALITY, *COST)), "forward_transfer"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     measured = [f"{key}_{part}" for key in keys for part in ("mean", "std")]
@@ -176,8 +190,8 @@ def summary_csv(streams: Sequence[Stream]) -> str:
             d = stream.difference(group)
             differences = [""] * 4 if d is None else [_cell(d.mean), _cell(d.low), _cell(d.high), str(d.n)]
             seeds = " ".join(str(run.seed) for run in group.finished)
-            head = [stream.benchmark, str(stream.num_tasks), group.strategy, group.hash, str(len(group.finished)), seeds]
-            writer.writerow([*head, protocol(group), *numbers, *differences])
+            about = [stream.benchmark, stream.num_tasks, group.strategy, group.hash, len(group.finished), seeds]
+            writer.writerow([*about, protocol(group), *numbers, *differences])
     return out.getvalue()
 
 
@@ -203,11 +217,13 @@ def markdown_stream(stream: Stream, level: int = 1) -> str:
     text = f"{'#' * level} {_escape(stream.title)}\n\n{facts(stream)}\n\n"
     if not stream.compared:
         return text + "No run is finished yet.\n"
-    titles, rows = headline(stream)
+    quality = markdown_table(*headline(stream))
+    cost = markdown_table(*headline(stream, COST))
     note = "Mean ± standard deviation over n seeds"
     if stream.reference:
-        note += f"; Δ is the paired difference over common seeds to {_escape(stream.reference.label)}, with its 95 % t interval"
-    return text + markdown_table(titles, rows) + f"\n{note}.\n"
+        name = _escape(stream.reference.label)
+        note += f". Δ: paired difference to {name} over common seeds, with its 95 % t interval"
+    return f"{text}{quality}\n{note}.\n\n{cost}"
 
 
 def facts(stream: Stream) -> str:

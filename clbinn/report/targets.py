@@ -28,7 +28,11 @@ from clbinn.report.runs import Run
 
 __all__ = ["COLUMNS", "Target", "Verdict", "compare", "load_targets"]
 
-COLUMNS = ("id", "benchmark", "strategy", "where", "metric", "value", "std", "tolerance", "epochs", "evidence", "source")
+COLUMNS = (
+    *("id", "benchmark", "strategy", "where"),
+    *("metric", "value", "std", "tolerance", "epochs"),
+    *("evidence", "source"),
+)
 EVIDENCE = ("printed", "stored", "figure", "secondary")
 LOWER_IS_BETTER = ("nll", "ece", "brier", "forgetting", "test_error", "mse")
 
