@@ -1,0 +1,119 @@
+"""Sources from the user's own files: IDX, NPZ, and a folder of images per class."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import DataError, RecipeError
+from .data import search_roots
+from .idx import find_idx, read_idx
+
+__all__ = ["find_path", "idx", "images", "npz"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def idx(path: str | None, data_root: str | Path | None = None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A folder with the four files that MNIST has, plain or gzipped; see `clbinn.benchmarks.idx`."""
+    folder = find_path("idx", path, data_root)
+    stems = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    x_train, y_train, x_test, y_test = (
+        read_idx(find_idx(folder, stem), 3 if "images" in stem else 1) for stem in stems
+    )
+    return (x_train, y_train), (x_test, y_test)
+
+
+def npz(path: str | None, data_root: str | Path | None = None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """A NumPy archive with train_images, train_labels, test_images and test_labels; objects are not unpickled."""
+    file = find_path("npz", path, data_root)
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            if not hasattr(archive, "files"):
+                raise DataError(f"{file} is a single array; an archive (.npz) with {', '.join(names)} is needed.")
+            missing = [name for name in names if name not in archive.files]
+            if missing:
+                raise DataError(f"{file} has no {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}.")
+            x_train, y_train, x_test, y_test = (archive[name] for name in names)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} can't be read: {error}") from error
+    return (x_train, y_train), (x_test, y_test)
+
+
+def images(
+    path: str | None, data_root: str | Path | None = None, size: int | None = None
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """A folder with train/CLASS/*.png and test/CLASS/*.png (or other image files); classes in order of their names.
+
+    Args:
+        path: the folder.
+        data_root: where a relative path may start.
+        size: height and width that all images are resized to; None: they must be of one size.
+    """
+    folder = find_path("images", path, data_root)
+    names = sorted(entry.name for entry in _entries(folder / "train") if entry.is_dir())
+    if not names:
+        raise DataError(f"{folder / 'train'} has no folders, one per class.")
+    unknown = [e.name for e in _entries(folder / "test") if e.is_dir() and e.name not in names]
+    if unknown:
+        raise DataError(f"{folder / 'test'} has classes that {folder / 'train'} lacks: {', '.join(unknown)}.")
+    mode = ""
+    parts = []
+    for part in ("train", "test"):
+        pixels: list[Array] = []
+        labels: list[int] = []
+        for label, name in enumerate(names):
+            for file in sorted(_entries(folder / part / name)) if (folder / part / name).is_dir() else []:
+                mode, array = _read_image(file, mode, size)
+                if pixels and array.shape != pixels[0].shape:
+                    raise DataError(
+                        f"{file} is {array.shape[1]}x{array.shape[0]}, the images before it are "
+                        f"{pixels[0].shape[1]}x{pixels[0].shape[0]}: set `options: {{size: ...}}` to resize them."
+                    )
+                pixels.append(array)
+                labels.append(label)
+        if not pixels:
+            raise DataError(f"{folder / part} holds no images.")
+        parts.append((np.stack(pixels), np.array(labels)))
+    return parts[0], parts[1]
+
+
+def find_path(dataset: str, path: str | None, data_root: str | Path | None) -> Path:
+    """The recipe's `path`: absolute, or below the working folder, or below one of the data roots.
+
+    Raises:
+        RecipeError: if the recipe gives no path.
+        DataError: if nothing is there.
+    """
+    if not path:
+        raise RecipeError(f"Dataset {dataset} needs `path`: where its files are.")
+    given = Path(path).expanduser()
+    places = [given] if given.is_absolute() else [given, *(root / given for root in search_roots(data_root))]
+    for place in places:
+        if place.exists():
+            return place
+    raise DataError(f"{path} was not found. Looked for {', '.join(map(str, places))}.")
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing: a folder of images has train/CLASS/ and test/CLASS/.")
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
+def _read_image(file: Path, mode: str, size: int | None) -> tuple[str, Array]:
+    """The image as bytes, grey `(h, w)` or colour `(h, w, 3)`, as the first one was (mode "" decides)."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            mode = mode or ("L" if opened.mode in ("1", "L", "I", "I;16", "F") else "RGB")
+            image = opened.convert(mode)
+            if size is not None:
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
+            return mode, np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} is not an image that can be read: {error}") from error
