@@ -135,15 +135,19 @@ def initial_logits(weight: Tensor, ternary: bool) -> Tensor:
 
 
 def _twin(name: str, layer: nn.Linear | nn.Conv2d, ternary: bool) -> StochasticLinear | StochasticConv2d:
-    if layer.bias is None and isinstance(layer, nn.Linear):
+    biased = len(list(layer.parameters())) > 1
+    if isinstance(layer, nn.Linear) and not biased:
         return StochasticLinear(layer.in_features, layer.out_features, ternary)
-    if layer.bias is None and isinstance(layer, nn.Conv2d):
-        size = layer.kernel_size[0]
-        plain = nn.Conv2d(1, 1, size, padding=size // 2)
-        same = ("kernel_size", "stride", "padding", "dilation", "groups")
-        if size % 2 and all(getattr(layer, key) == getattr(plain, key) for key in same):
-            return StochasticConv2d(layer.in_channels, layer.out_channels, size, ternary)
+    if isinstance(layer, nn.Conv2d) and not biased and _keeps_size(layer):
+        return StochasticConv2d(layer.in_channels, layer.out_channels, layer.kernel_size[0], ternary)
     raise ValueError(
         f"layer {name!r} ({layer}) has no stochastic twin: it needs bias=False and, for a convolution, stride 1, "
         "an odd square kernel and padding that keeps the size"
     )
+
+
+def _keeps_size(layer: nn.Conv2d) -> bool:
+    size = layer.kernel_size[0]
+    plain = nn.Conv2d(1, 1, size, padding=size // 2)
+    settings = ("kernel_size", "stride", "padding", "dilation", "groups")
+    return size % 2 == 1 and all(getattr(layer, setting) == getattr(plain, setting) for setting in settings)

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+
+from clbinn.optim import PMF
+from clbinn.optim.pmf import exact_gradient, identity_gradient
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.7])
+def test_the_exact_gradient_is_what_autograd_finds(beta):
+    torch.manual_seed(0)
+    plus, minus = (torch.randn(50, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    g = torch.randn(50, dtype=torch.float64)
+    u = torch.softmax(beta * torch.stack([plus, minus]), 0)
+    ((u[0] - u[1]) * g).sum().backward()
+    ours = exact_gradient(plus.detach(), minus.detach(), g, beta)
+    torch.testing.assert_close(ours[0], plus.grad)
+    torch.testing.assert_close(ours[1], minus.grad)
+
+
+def test_the_identity_gradient_is_the_matrix_product_written_out():
+    torch.manual_seed(0)
+    plus, minus, g = torch.randn(3, 20, dtype=torch.float64)
+    beta, q = 1.9, torch.tensor([1.0, -1.0], dtype=torch.float64)
+    ours = identity_gradient(plus, minus, g, beta)
+    for i in range(20):
+        u = torch.softmax(beta * torch.stack([plus[i], minus[i]]), 0)
+        v = torch.softmax(beta * u, 0)
+        expected = beta * (torch.eye(2, dtype=torch.float64) - torch.outer(v, v)) @ (q * g[i])
+        torch.testing.assert_close(torch.stack([ours[0][i], ours[1][i]]), expected)
+
+
+def _step(opt, p, times=1):
+    for _ in range(times):
+        with opt.sampled_params():
+            p.sum().backward()
+        opt.step()
+
+
+def test_beta_grows_at_the_first_step_and_each_interval_up_to_its_cap():
+    p = nn.Parameter(torch.zeros(4, 4))
+    opt = PMF([p], rho=2.0, rho_interval=3, beta_max=7.0)
+    betas = []
+    for _ in range(10):
+        _step(opt, p)
+        betas.append(opt.param_groups[0]["beta"])
+    assert betas == [2, 2, 2, 4, 4, 4, 7, 7, 7, 7]
+
+
+def test_training_weights_harden_to_the_rounded_ones():
+    p = nn.Parameter(torch.zeros(20, 20))
+    opt = PMF([p], lr=0.0, rho=10.0, rho_interval=1, beta_max=1e9, seed=0)
+    distances = []
+    for _ in range(9):
+        with opt.sampled_params():
+            distances.append(float((p.detach() - opt.mode_weights()[0]).abs().mean()))
+            p.sum().backward()
+        opt.step()
+    assert distances == sorted(distances, reverse=True)
+    assert distances[0] > 0.5
+    assert distances[-1] < 1e-3
+
+
+def test_walks_with_autograd_and_torch_adam():
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.zeros(5, 3))
+    opt = PMF([p], lr=0.05, rho=1.5, rho_interval=10, weight_decay=1e-2, seed=0)
+    entry = opt.state_dict()["state"][0]
+    logits = nn.Parameter(torch.stack([entry["plus"], entry["minus"]]))
+    adam = torch.optim.Adam([logits], lr=0.05, weight_decay=1e-2)
+    target, beta = torch.randn(5, 3), 1.0
+    for step in range(60):
+        with opt.sampled_params():
+            (p - target).square().sum().backward()
+        opt.step()
+        adam.zero_grad()
+        u = torch.softmax(beta * logits, 0)
+        (u[0] - u[1] - target).square().sum().backward()
+        adam.step()
+        beta = beta * 1.5 if step % 10 == 0 else beta
+        entry = opt.state_dict()["state"][0]
+        torch.testing.assert_close(torch.stack([entry["plus"], entry["minus"]]), logits.data, rtol=1e-4, atol=1e-4)
