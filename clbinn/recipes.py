@@ -4,7 +4,6 @@ A recipe is named by its name in the catalogue or by the path of a YAML file. `e
 recipe: mappings are merged key by key, everything else is replaced.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from clbinn import yaml_source
 from clbinn.errors import RecipeError
-from clbinn.recipe_faults import recipe_faults
+from clbinn.recipe_faults import nearest, one_of, recipe_faults
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 from clbinn.targets import check_options
 from clbinn.yaml_source import Fault, Place, Position, Source, raise_faults
@@ -28,10 +27,12 @@ __all__ = [
     "check_options",
     "dump",
     "in_catalogue",
+    "kind_of",
     "load_benchmark",
     "load_strategy",
     "recipe_hash",
     "split_overrides",
+    "targets",
 ]
 
 Kind = Literal["strategies", "benchmarks"]
@@ -101,6 +102,38 @@ def in_catalogue(kind: Kind, name_or_path: str | Path) -> bool:
     return any(path == shipped.resolve() for shipped in catalogue(kind).values())
 
 
+def kind_of(name_or_path: str | Path) -> Kind:
+    """Whether a name or a file means a stream or a strategy.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    name = str(name_or_path)
+    if _is_path(name):
+        data = yaml_source.read(_find("benchmarks", name)).data
+        is_stream = isinstance(data, dict) and any(field in data for field in ("tasks", "source", "scenario"))
+        return "benchmarks" if is_stream else "strategies"
+    kinds: tuple[Kind, Kind] = ("benchmarks", "strategies")
+    for kind in kinds:
+        if name in catalogue(kind):
+            return kind
+    known = [known for kind in kinds for known in catalogue(kind)]
+    raise RecipeError(f"unknown recipe '{name}'{nearest(name, known)}; `clbinn list` shows them all")
+
+
+def targets(recipe: BenchmarkRecipe | StrategyRecipe) -> list[str]:
+    """The classes and functions by name that a run of the recipe imports and calls."""
+    if isinstance(recipe, BenchmarkRecipe):
+        tasks = recipe.tasks if isinstance(recipe.tasks, list) else []
+        sources = [recipe.source, *tasks]
+        names = [source.dataset for source in sources if source is not None and ":" in source.dataset]
+    else:
+        parts = [recipe, recipe.optimizer, *recipe.plugins]
+        names = [part.target for part in parts if part is not None]
+        names += [recipe.model.kind] if ":" in recipe.model.kind else []
+    return list(dict.fromkeys(names))
+
+
 def dump(recipe: BenchmarkRecipe | StrategyRecipe) -> str:
     """The recipe as YAML, with all defaults written out; it loads back to an equal recipe."""
     return yaml.dump(_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
@@ -129,10 +162,14 @@ def _load(model: type[Recipe], kind: Kind, name: str | Path, overrides: Sequence
         raise_faults(recipe_faults(model, error, source))
 
 
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
 def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> Path:
     """The file that a name or path means; a relative path starts at `beside`, else at the working directory."""
     name = str(name_or_path)
-    if name.endswith((".yaml", ".yml")):
+    if _is_path(name):
         path = (beside or Path()) / Path(name).expanduser()
         if not path.is_file():
             raise RecipeError(f"{name}: there is no such file")
@@ -141,14 +178,16 @@ def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> P
     if name in shipped:
         return shipped[name]
     what = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
-    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(shipped)}."
-    raise RecipeError(f"unknown {what} '{name}': {hint} A recipe of your own is given by its path, ending in .yaml")
+    own = "a recipe of your own is given by its path, ending in .yaml"
+    raise RecipeError(f"unknown {what} '{name}' ({own}){one_of(name, shipped)}")
 
 
 def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
     """The file's content on top of what it extends."""
     source = yaml_source.read(path)
+    part = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
+    if isinstance(source.data, dict) and isinstance(source.data.get(part), dict):
+        source = source.part((part,))  # recipe.yaml of a run folder holds both
     if not isinstance(source.data, dict):
         what = "is empty" if source.data is None else "is not a mapping"
         raise_faults([Fault(source.values[()], (), f"the recipe {what}; it begins with `name: …`")])
