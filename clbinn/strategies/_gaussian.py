@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from clbinn.errors import UserError
 
-__all__ = ["Draw", "GaussianLinear", "gaussian_kl", "gaussian_layers", "make_gaussian"]
+__all__ = ["Draw", "GaussianLinear", "gaussian_kl", "gaussian_layers", "make_gaussian", "put_values"]
 
 
 @dataclass
@@ -103,13 +103,6 @@ class GaussianLinear(nn.Linear):
             self.get_buffer(f"{name}_prior_mean").copy_(mean)
             self.get_buffer(f"{name}_prior_log_variance").copy_(self.get_parameter(f"{name}_log_variance"))
 
-    @torch.no_grad()
-    def take(self, old: "GaussianLinear") -> None:
-        """Variances and priors of a smaller layer that this one grew out of, for the units that it had."""
-        mine, theirs = self.state_dict(), old.state_dict()
-        for name, value in theirs.items():
-            mine[name][tuple(slice(0, size) for size in value.shape)] = value
-
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of shape `(S * n, out_features)` for inputs with n or S * n rows; `(n, …)` for S = 0."""
         if self.draw.samples == 0:
@@ -163,6 +156,14 @@ def make_gaussian(model: nn.Module, draw: Draw, log_variance: float, prior_varia
     for name, child in model.named_children():
         setattr(model, name, make_gaussian(child, draw, log_variance, prior_variance))
     return model
+
+
+@torch.no_grad()
+def put_values(module: nn.Module, values: dict[str, Tensor]) -> None:
+    """Copy parameters and buffers into a module by name; where it grew since, into the leading part."""
+    own = module.state_dict()
+    for name, value in values.items():
+        own[name][tuple(slice(0, size) for size in value.shape)] = value
 
 
 def gaussian_layers(model: nn.Module) -> dict[str, GaussianLinear]:

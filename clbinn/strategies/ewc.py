@@ -1,0 +1,195 @@
+"""Elastic weight consolidation (Kirkpatrick et al. 2017), with the Fisher information of single samples.
+
+After each task the loss of the next ones gets λ/2 Σ_i F_i (θ_i - θ*_i)². F is the diagonal of the empirical Fisher
+information, the mean over samples of the squared gradient of log p(y | x). (Squaring the gradient of a mini-batch's
+mean, as Avalanche's plugin does, gives a number smaller by about the batch size.)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from avalanche.core import BasePlugin, SupervisedPlugin
+from avalanche.models.utils import avalanche_forward
+from torch import Tensor, nn
+
+from clbinn.errors import UserError
+from clbinn.strategies._data import reader
+from clbinn.strategies._quadratic import QuadraticPenalty
+from clbinn.strategies._random import seeded
+from clbinn.strategies.naive import Naive
+
+__all__ = ["EWC", "EWCPlugin", "fisher_diagonal"]
+
+
+def fisher_diagonal(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None = None) -> dict[str, Tensor]:
+    """Diagonal of the empirical Fisher information: Σ_n (∂ ln p(y_n | x_n) / ∂θ)², a sum over the n samples given.
+
+    A linear layer sees sample n once, so its gradient is δ_n x_nᵀ, and the sum of the squares is (δ²)ᵀ x²: one matrix
+    product for all samples. Networks with other layers are differentiated sample by sample.
+
+    Args:
+        model: Gives logits of shape `(n, classes)`; in evaluation mode.
+        x: Inputs `(n, …)`.
+        y: Labels `(n,)`.
+        task: Task labels `(n,)` for networks with one head for each task.
+
+    Returns:
+        One tensor of the parameter's shape for each parameter that needs a gradient, by name.
+    """
+    owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    if all(type(m) is nn.Linear for m in owners):
+        return _fisher_of_linear_layers(model, x, y, task)
+    return _fisher_by_sample(model, x, y, task)
+
+
+def _fisher_of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None) -> dict[str, Tensor]:
+    """The squares of each layer's inputs and of its outputs' gradients, multiplied."""
+    calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.dim() != 2 or layer in calls:
+            raise UserError("fisher_diagonal: a linear layer is used more than once on a sample, which is not supported")
+        calls[layer] = inputs[0].detach(), output
+
+    layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
+    handles = [layer.register_forward_hook(keep) for layer in layers.values()]
+    try:
+        with torch.enable_grad():
+            loss = F.cross_entropy(avalanche_forward(model, x, task), y, reduction="sum")
+    finally:
+        for handle in handles:
+            handle.remove()
+    deltas = dict(zip(calls, torch.autograd.grad(loss, [output for _, output in calls.values()]), strict=True))
+    fisher = {}
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        owner, _, kind = name.rpartition(".")
+        layer = layers[owner]
+        if layer not in calls:  # a head of another task
+            fisher[name] = torch.zeros_like(p)
+        elif kind == "bias":
+            fisher[name] = deltas[layer].square().sum(0)
+        else:
+            fisher[name] = deltas[layer].square().t() @ calls[layer][0].square()
+    return fisher
+
+
+def _fisher_by_sample(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None) -> dict[str, Tensor]:
+    """The gradient of each sample, vectorised in pieces that fit into the cache."""
+    params = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    buffers = dict(model.named_buffers())
+    if task is not None and len(task.unique()) > 1:
+        raise UserError("fisher_diagonal: samples of several tasks at once need a network of linear layers")
+    label = None if task is None else int(task[0])
+
+    def loss(values: dict[str, Tensor], one_x: Tensor, one_y: Tensor) -> Tensor:
+        arguments = (one_x.unsqueeze(0),) if label is None else (one_x.unsqueeze(0), label)
+        out = torch.func.functional_call(model, (values, buffers), arguments)
+        return F.cross_entropy(out, one_y.unsqueeze(0))
+
+    by_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    fisher = {name: torch.zeros_like(p) for name, p in params.items()}
+    for some_x, some_y in zip(x.split(64), y.split(64), strict=True):
+        for name, gradient in by_sample(params, some_x, some_y).items():
+            fisher[name] += gradient.square().sum(0)
+    return fisher
+
+
+class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """Adds elastic weight consolidation to an Avalanche strategy.
+
+    Args:
+        strength: λ ≥ 0, the weight of the penalty against the mean loss of a mini-batch.
+        decay: None keeps each task's anchor, as in the paper. A number γ in [0, 1] is online EWC (Schwarz et al. 2018):
+            one anchor, at the newest weights, with importance F ← γ F + F_task.
+        fisher_samples: Samples that the Fisher information is estimated with, the first of a shuffle; None takes all.
+        batch_size: Samples in one pass over the network.
+        seed: Seed of that shuffle.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
+
+    def __init__(
+        self,
+        strength: float,
+        decay: float | None = None,
+        fisher_samples: int | None = None,
+        batch_size: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= strength < float("inf"):
+            raise UserError(f"EWC: strength must be at least 0, not {strength}.")
+        if decay is not None and not 0 <= decay <= 1:
+            raise UserError(f"EWC: decay must be in [0, 1], not {decay}.")
+        if fisher_samples is not None and fisher_samples < 1:
+            raise UserError(f"EWC: fisher_samples must be at least 1, not {fisher_samples}.")
+        self.strength, self.decay, self.fisher_samples = strength, decay, fisher_samples
+        self.batch_size, self.seed = batch_size, seed
+        self.penalty = QuadraticPenalty()
+
+    def before_update(self, strategy: Any, **_: Any) -> None:
+        """Add the penalty's gradient, λ F (θ - θ*), to that of the loss."""
+        self.penalty.add_gradient(strategy.model, self.strength)
+
+    def after_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Measure the importances on the task just learned and anchor the network."""
+        fisher = self.importances(strategy)
+        if self.decay is not None:
+            self.penalty.move(strategy.model, self.decay)
+        self.penalty.add(strategy.model, fisher)
+
+    def importances(self, strategy: Any) -> dict[str, Tensor]:
+        """Mean over the samples of the task, network in evaluation mode."""
+        model = strategy.model
+        training = model.training
+        model.eval()
+        total: dict[str, Tensor] = {}
+        count = 0
+        data = strategy.experience.dataset.eval()
+        order = torch.arange(len(data))
+        if self.fisher_samples is not None:
+            order = torch.randperm(len(data), generator=seeded("cpu", self.seed))[: self.fisher_samples]
+        read = reader(data, strategy.device)
+        for index in order.split(self.batch_size):
+            x, y, task = read(index)
+            count += len(y)
+            for name, value in fisher_diagonal(model, x, y, task).items():
+                total[name] = total[name] + value if name in total else value
+        model.train(training)
+        return {name: value / count for name, value in total.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The anchors."""
+        return self.penalty.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.penalty.load_state_dict(state)
+
+
+class EWC(Naive):
+    """Elastic weight consolidation: λ/2 Σ_k Σ_i F_k,i (θ_i - θ_k,i)² over all earlier tasks k; or its online form.
+
+    Args:
+        strength: λ ≥ 0.
+        decay: None is EWC. γ in [0, 1] is online EWC: one anchor at the newest weights, F ← γ F + F_task.
+        fisher_samples: Samples of each task for the Fisher information; None takes all.
+        **strategy: Arguments of `Naive`.
+    """
+
+    def __init__(
+        self,
+        *,
+        strength: float = 100.0,
+        decay: float | None = None,
+        fisher_samples: int | None = None,
+        plugins: Sequence[BasePlugin] | None = None,
+        **strategy: Any,
+    ) -> None:
+        plugin = EWCPlugin(strength, decay, fisher_samples, seed=strategy.get("seed", 0))
+        super().__init__(plugins=[*(plugins or ()), plugin], **strategy)
