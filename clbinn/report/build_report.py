@@ -140,7 +140,11 @@ def _draw(stream: Stream, folder: Path, suffix: str) -> list[Drawn]:
     drawn = []
     for name, draw, title, caption in plan:
         path = folder / f"{name}{suffix}.png"
-        if draw(stream, path):
+        try:
+            is_drawn = draw(stream, path)
+        except OSError as error:
+            raise UserError(f"{path}: the figure can't be written: {error.strerror or error}") from None
+        if is_drawn:
             drawn.append(Drawn(path, title, caption))
         else:  # of an earlier report, when other runs were there
             path.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ COLOURS = "Blues"
 TEXT_UP_TO = 12  # tasks for which a heat map's cells carry their number
 PANELS = 12  # tasks shown in the small multiples
 DPI = 160
-WIDTH = 10.8  # inches, all figures of the page
+WIDTH = 11.6  # inches, all figures of the page
 
 _RC: Any = {
     "font.family": "sans-serif",

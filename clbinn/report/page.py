@@ -218,21 +218,29 @@ def _run(run: Run) -> str:
 def _targets(verdicts: Sequence[Verdict] | None) -> str:
     if verdicts is None:
         return ""
-    titles, rows = tables.target_rows(verdicts)
-    css = {"reproduced": "good", "short": "bad"}
-    body = []
-    for verdict, row in zip(verdicts, rows, strict=True):
-        cells = [f'<th scope="row">{escape(row[0])}</th>', *(f"<td>{escape(cell)}</td>" for cell in row[1:5])]
-        mark = css.get(verdict.outcome, "soft")
-        cells.append(f'<td class="{mark}" style="text-align:left">{escape(row[5])}</td>')
-        cells += [f'<td style="text-align:left">{escape(row[6])}</td>', f'<td class="wrap">{escape(row[7])}</td>']
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    left = {"Outcome", "Evidence", "Source"}
-    heads = "".join(_head(t, css="wrap" if t in left else "") for t in titles)
     done = sum(v.outcome == "reproduced" for v in verdicts)
     note = (
         f"{done} of {len(verdicts)} reproduced: not worse than the published mean by more than the tolerance. "
         "Accuracies in percent. A run with fewer epochs than the published one is shown, not judged."
     )
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f'<h2>Published numbers</h2><p class="note">{escape(note)}</p>{_scroll(table)}'
+    measured = [v for v in verdicts if v.outcome != "not run"]
+    rest = [v for v in verdicts if v.outcome == "not run"]
+    text = f'<h2>Published numbers</h2><p class="note">{escape(note)}</p>'
+    if measured:
+        text += _target_table(measured)
+    if rest:
+        text += f"<details><summary>{len(rest)} not run</summary>{_target_table(rest)}</details>"
+    return text
+
+
+def _target_table(verdicts: Sequence[Verdict]) -> str:
+    titles, rows = tables.target_rows(verdicts)
+    colours = {"reproduced": "good", "short": "bad"}
+    body = []
+    for verdict, (name, *numbers, outcome, evidence, source) in zip(verdicts, rows, strict=True):
+        cells = "".join(f"<td>{escape(number)}</td>" for number in numbers)
+        words = f'<td class="left {colours.get(verdict.outcome, "soft")}">{escape(outcome)}</td>'
+        words += f'<td class="left">{escape(evidence)}</td><td class="wrap">{escape(source)}</td>'
+        body.append(f'<tr><th scope="row">{escape(name)}</th>{cells}{words}</tr>')
+    heads = "".join(_head(t, css="left" if t in ("Outcome", "Evidence", "Source") else "") for t in titles)
+    return _scroll(f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>")

@@ -36,6 +36,7 @@ tr.reference > * { background: var(--tint); }
 td .sd, td .ci { color: var(--soft); }
 td.best .mean { font-weight: 700; }
 td .ci { display: block; font-size: .93em; }
+.left { text-align: left; }
 td.wrap, th.wrap { min-width: 11rem; overflow-wrap: anywhere; text-align: left; white-space: normal; }
 .dot { border-radius: 50%; display: inline-block; height: .62em; margin-right: .5em; width: .62em;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }

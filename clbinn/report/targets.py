@@ -7,11 +7,13 @@ Columns of the file; numbers are in the unit of summary.json, so accuracies are 
     strategy   name of the strategy's recipe
     where      settings that must hold, `key=value` with spaces between: keys of summary.json, of the strategy's
                recipe (options.temperature) or of the stream's (benchmark.tasks.count)
-    metric     key of summary.json; `average_accuracy@5` is read from the matrix, after task 5
+    metric     key of summary.json; `average_accuracy@5` is read from the matrix, after task 5; `test_accuracy` of a
+               single task is its average accuracy
     value, std the published mean and its spread (std may be empty)
     tolerance  how far ours may fall short and still count as reproduced
     epochs     epochs of the published protocol (a task); a run with fewer is shown but not judged; may be empty
-    evidence   printed | stored | figure | secondary: how sure the number is
+    evidence   printed | stored | figure | rewrite | secondary: read in the source itself, in a file of results, by eye in a
+               figure, measured by an independent plain program, or cited elsewhere
     source     where it stands
 """
 
@@ -33,7 +35,7 @@ COLUMNS = (
     *("metric", "value", "std", "tolerance", "epochs"),
     *("evidence", "source"),
 )
-EVIDENCE = ("printed", "stored", "figure", "secondary")
+EVIDENCE = ("printed", "stored", "figure", "rewrite", "secondary")
 LOWER_IS_BETTER = ("nll", "ece", "brier", "forgetting", "test_error", "mse")
 
 Outcome = Literal["reproduced", "short", "shorter run", "not run"]
@@ -196,6 +198,8 @@ def _judge(target: Target, groups: Sequence[Group]) -> Verdict:
 
 def _measured(target: Target, group: Group) -> Stat:
     metric, at, task = target.metric.partition("@")
+    if metric == "test_accuracy" and group.setting("num_tasks") == 1:
+        metric = "average_accuracy"
     if not at:
         return group.stat(metric)
     return stat([_after(run, int(task)) for run in group.finished])
@@ -218,10 +222,10 @@ def _enough(target: Target, epochs: float) -> bool:
 
 
 def _same(ours: object, text: str) -> bool:
-    """Equality of a setting and its text in the file: numbers as numbers, the rest as words."""
+    """Equality of a setting and its text in the file: numbers as numbers, the rest as words without spaces."""
     if ours is None:
         return False
     try:
         return math.isclose(float(str(ours)), float(text), rel_tol=1e-9)
     except ValueError:
-        return str(ours).lower() == text.lower()
+        return str(ours).replace(" ", "").lower() == text.lower()
