@@ -8,7 +8,7 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,9 +80,7 @@ class TensorTask(Dataset[tuple[Tensor, int]]):
         self.mean, self.std = mean, std
         self.shape = tuple(self._images.tensor.shape[1:])
         _check(self)
-        self._scale: float | DeviceCopies
-        self._shift: float | DeviceCopies
-        self._scale, self._shift = self._affine()
+        self._scale, self._shift = self._make_affine()
         self._kept: weakref.ref[Tensor] | None = None
 
     def __len__(self) -> int:
@@ -142,17 +140,15 @@ class TensorTask(Dataset[tuple[Tensor, int]]):
     def normalise(self, raw: Tensor) -> Tensor:
         """Raw images `(b, *shape)` as float32, in [0, 1] if they were bytes, less the mean, over the std."""
         x = raw.float() if raw.dtype != torch.float32 else raw.clone()
-        if isinstance(self._scale, DeviceCopies) and isinstance(self._shift, DeviceCopies):
-            return x.mul_(self._scale.on(x.device)).add_(self._shift.on(x.device))
-        return x.mul_(self._scale).add_(self._shift)
+        scale, shift = self.affine(x.device)
+        return x.mul_(scale).add_(shift)
 
-    def affine(self) -> tuple[float | Tensor, float | Tensor]:
+    def affine(self, device: Device = "cpu") -> tuple[float | Tensor, float | Tensor]:
         """Scale and shift with which `normalise` is raw · scale + shift: numbers, or tensors of shape `shape`."""
-        if isinstance(self._scale, DeviceCopies) and isinstance(self._shift, DeviceCopies):
-            return self._scale.tensor, self._shift.tensor
-        return cast(float, self._scale), cast(float, self._shift)
+        scale, shift = (v.on(device) if isinstance(v, DeviceCopies) else v for v in (self._scale, self._shift))
+        return scale, shift
 
-    def _affine(self) -> tuple[float, float] | tuple[DeviceCopies, DeviceCopies]:
+    def _make_affine(self) -> tuple[float | DeviceCopies, float | DeviceCopies]:
         top = 255.0 if self._images.tensor.dtype == torch.uint8 else 1.0
         if not isinstance(self.mean, Sequence) and not isinstance(self.std, Sequence):
             return 1 / (top * self.std), -self.mean / self.std

@@ -1,7 +1,8 @@
 """From a recipe to the tasks of a stream: which images, turned or permuted how, under which labels."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,7 +56,7 @@ def make_tasks(recipe: BenchmarkRecipe, load: Load, seed: int | None = None) -> 
     if recipe.source is None:
         raise RecipeError(f"Benchmark {recipe.name} needs a `source`.")
     material = _Material(load(recipe.source), recipe.source.normalise)
-    hashes = {f"data:{recipe.source.dataset}": material.digest()}
+    hashes = {f"data:{recipe.source.dataset}": material.digest}
     if isinstance(recipe.tasks, PermutePixels):
         tasks = _permuted(recipe.tasks, recipe.scenario, material, seed, hashes)
     elif isinstance(recipe.tasks, Rotate):
@@ -95,26 +96,27 @@ class _Material:
         self.images = DeviceCopies(source.train_images), DeviceCopies(source.test_images)
         self.targets = DeviceCopies(source.train_targets), DeviceCopies(source.test_targets)
 
+    @functools.cached_property
     def digest(self) -> str:
+        """Of images and labels."""
         source = self.source
         return digest(source.train_images, source.train_targets, source.test_images, source.test_targets)
 
     def task(
         self,
         name: str,
-        classes: Sequence[int] | None = None,
-        labels: Sequence[int] | None = None,
+        renaming: Mapping[int, int] | None = None,
         degrees: float = 0.0,
         permutation: Tensor | None = None,
     ) -> Task:
-        """The images of `classes` (None: all) under the new `labels`, one for each of `classes`."""
+        """The images of the classes in `renaming`, under the new label that it gives each; None is all, as they are."""
         if degrees % 360 != 0 and len(self.source.shape) != 3:
             raise RecipeError(f"{self.source.name} can't be rotated: its inputs have shape {self.source.shape}.")
         parts = []
         for images, targets in zip(self.images, self.targets, strict=True):
-            rows, renamed = _choose(targets, classes, labels)
+            rows, renamed = _choose(targets, renaming)
             if len(renamed.tensor) == 0:
-                raise DataError(f"{self.source.name}: task {name!r} has no images of classes {classes}.")
+                raise DataError(f"{self.source.name}: task {name!r} has no images.")
             parts.append(
                 TensorTask(
                     images,
@@ -126,20 +128,16 @@ class _Material:
                     std=self.std,
                 )
             )
-        present = self.source.classes if labels is None else sorted(labels)
+        present = self.source.classes if renaming is None else sorted(renaming.values())
         return Task(name, parts[0], parts[1], present)
 
 
-def _choose(
-    targets: DeviceCopies, classes: Sequence[int] | None, labels: Sequence[int] | None
-) -> tuple[Tensor | None, DeviceCopies]:
-    if labels is None:
+def _choose(targets: DeviceCopies, renaming: Mapping[int, int] | None) -> tuple[Tensor | None, DeviceCopies]:
+    if renaming is None:
         return None, targets
-    if classes is None:
-        raise ValueError("labels need classes")
     old = targets.tensor
-    new = torch.full((int(old.max()) + 1 + max(classes),), -1)
-    new[list(classes)] = torch.tensor(labels)
+    new = torch.full((1 + max(int(old.max()), *renaming),), -1)
+    new[list(renaming)] = torch.tensor(list(renaming.values()))
     renamed = new[old]
     if torch.equal(renamed, old):
         return None, targets
@@ -161,18 +159,16 @@ def _moments(source: Source, normalise: Normalise | None) -> tuple[float | Seque
     return normalise.mean, normalise.std
 
 
-def _labels(scenario: Scenario, classes: Sequence[int], start: int) -> list[int]:
+def _renaming(scenario: Scenario, classes: Sequence[int], start: int) -> dict[int, int]:
     """New labels of a task's classes: counted on over the stream in the class scenario, else from 0 in each task."""
     first = start if scenario == "class" else 0
-    return list(range(first, first + len(classes)))
+    return dict(zip(classes, range(first, first + len(classes)), strict=True))
 
 
-def _whole(scenario: Scenario, material: _Material, position: int) -> tuple[list[int], list[int]] | tuple[None, None]:
+def _whole(scenario: Scenario, material: _Material, position: int) -> dict[int, int] | None:
     """Labels of a task of all classes: as they are, except that in the class scenario each task brings new ones."""
-    if scenario != "class":
-        return None, None
     classes = material.source.classes
-    return classes, _labels(scenario, classes, position * len(classes))
+    return _renaming(scenario, classes, position * len(classes)) if scenario == "class" else None
 
 
 def _permuted(
@@ -186,7 +182,7 @@ def _permuted(
     return [
         material.task(
             "not permuted" if permutation is None else f"permutation {i + 1}",
-            *_whole(scenario, material, i),
+            _whole(scenario, material, i),
             permutation=permutation,
         )
         for i, permutation in enumerate(drawn)
@@ -195,7 +191,7 @@ def _permuted(
 
 def _rotated(spec: Rotate, scenario: Scenario, material: _Material) -> list[Task]:
     return [
-        material.task(f"{degrees:g}°", *_whole(scenario, material, i), degrees=degrees)
+        material.task(f"{degrees:g}°", _whole(scenario, material, i), degrees=degrees)
         for i, degrees in enumerate(spec.degrees)
     ]
 
@@ -208,8 +204,8 @@ def _split(
     tasks = []
     for i in range(0, len(order), spec.per_task):
         classes = order[i : i + spec.per_task]
-        labels = classes if scenario == "class" else _labels(scenario, classes, i)
-        tasks.append(material.task("classes " + ", ".join(map(str, classes)), classes, labels))
+        renaming = {c: c for c in classes} if scenario == "class" else _renaming(scenario, classes, i)
+        tasks.append(material.task("classes " + ", ".join(map(str, classes)), renaming))
     return tasks
 
 
@@ -244,34 +240,36 @@ def _listed(items: list[TaskItem], recipe: BenchmarkRecipe, load: Load, seed: in
     shared: dict[str, _Material] = {}
     tasks: list[Task] = []
     hashes: dict[str, str] = {}
-    drawn: list[Tensor] = []
     start = 0
-    for item in items:
-        normalise = item.normalise or (recipe.source.normalise if recipe.source else None)
-        spec = SourceSpec(**{name: getattr(item, name) for name in SourceSpec.model_fields})
-        key = spec.model_copy(update={"normalise": normalise}).model_dump_json()
-        if key not in shared:
-            shared[key] = _Material(load(spec), normalise)
-            hashes[f"data:{item.dataset}" + (f"#{len(shared)}" if f"data:{item.dataset}" in hashes else "")] = shared[
-                key
-            ].digest()
-        material = shared[key]
+    for i, item in enumerate(items, 1):
+        material = _material(item, recipe, load, shared)
+        hashes[f"data:{item.dataset}:{i}"] = material.digest
         classes = _known(item, material.source)
         permutation = None
         if item.permute_pixels is not None:
             pixels = int(np.prod(material.source.shape))
             permutation = permutations(pixels, 1, item.permute_pixels.seed + (seed or 0))[0]
-            drawn.append(permutation)
-        labels = _labels(recipe.scenario, classes, start)
-        start += len(classes)
+            hashes[f"permutation:{i}"] = digest(permutation)
         degrees = 0.0 if item.rotate is None else item.rotate.degrees
-        tasks.append(material.task(item.name or _name(item), classes, labels, degrees, permutation))
-    shapes = {task.name: task.train.shape for task in tasks}
-    if len(set(shapes.values())) > 1:
-        raise DataError(f"The tasks of a stream must have inputs of one shape; they have {shapes}.")
-    if drawn:
-        hashes["permutations"] = digest(*drawn)
+        renaming = _renaming(recipe.scenario, classes, start)
+        start += len(classes)
+        tasks.append(material.task(item.name or _name(item), renaming, degrees, permutation))
+        if tasks[-1].train.shape != tasks[0].train.shape:
+            raise DataError(
+                f"The tasks of a stream must have inputs of one shape: {tasks[0].name} has {tasks[0].train.shape}, "
+                f"{tasks[-1].name} has {tasks[-1].train.shape}."
+            )
     return Tasks(tasks, hashes)
+
+
+def _material(item: TaskItem, recipe: BenchmarkRecipe, load: Load, shared: dict[str, _Material]) -> _Material:
+    """The item's source; items that say the same share it."""
+    normalise = item.normalise or (recipe.source.normalise if recipe.source else None)
+    spec = SourceSpec(**{name: getattr(item, name) for name in SourceSpec.model_fields} | {"normalise": normalise})
+    key = spec.model_dump_json()
+    if key not in shared:
+        shared[key] = _Material(load(spec), normalise)
+    return shared[key]
 
 
 def _known(item: TaskItem, source: Source) -> list[int]:
