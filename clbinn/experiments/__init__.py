@@ -1,0 +1,1 @@
+"""Runs: one (`run.run`), many (`grid.run_grid`), a search over settings (`tune.tune`), and what they leave on disk."""

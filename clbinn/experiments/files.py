@@ -1,0 +1,68 @@
+"""Writing files so that a crash leaves the old content or the new, never a mixture."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clbinn.errors import RunError
+
+__all__ = ["append_line", "disk_errors", "replace_file"]
+
+
+def replace_file(path: Path, content: bytes | str, keep: Path | None = None) -> None:
+    """Write a file atomically: temporary file beside it, fsync, rename.
+
+    Args:
+        path: The file.
+        content: All of it; text is written as UTF-8.
+        keep: Where the file that was there goes; None lets it go.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line and hand it to the operating system at once."""
+    with path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk and its like into one clear message.
+
+    Raises:
+        RunError: The block raised an OSError of the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
+            raise
+        raise RunError(
+            f"{folder}: can't write any more ({os.strerror(error.errno)}). What was written before is intact: "
+            "make room, then give the same command again to go on."
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # the rename itself lasts only once the folder is on the disk
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

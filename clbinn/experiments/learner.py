@@ -1,0 +1,92 @@
+"""Everything that a strategy knows, as plain values: taken at a step, put back at the same step of a new strategy."""
+
+from typing import Any
+
+import torch
+
+__all__ = ["first_not_finite", "gather", "restore", "setting", "tensor_bytes", "unsaved"]
+
+# what every Avalanche strategy holds: saved apart, made anew by each call of train(), or settings
+_TEMPLATE = {
+    *("model", "optimizer", "plugins", "clock", "evaluator", "device", "experience", "is_training", "eval_every"),
+    *("current_eval_stream", "train_epochs", "train_mb_size", "eval_mb_size", "retain_graph", "adapted_dataset"),
+    *("dataloader", "mbatch", "mb_output", "loss", "optimized_param_id"),
+    *("_criterion", "_distributed_check", "_eval_streams", "_stop_training"),
+}
+_WITHOUT_STATE = {"EvaluationPlugin", "PeriodicEval", "Clock", "FastLoadingPlugin"}
+_SETTINGS = (type(None), bool, int, float, str, torch.dtype, torch.device, type)
+
+
+def unsaved(strategy: Any, plugins: list[Any]) -> list[str]:
+    """Names of the parts that keep something and have no `state_dict`: such a run can't be continued.
+
+    Attributes that are settings (numbers, text) don't count. The parts of this package all tell their state.
+    """
+    parts = [(strategy, _TEMPLATE), *((p, set()) for p in plugins if type(p).__name__ not in _WITHOUT_STATE)]
+    return [type(part).__name__ for part, known in parts if not hasattr(part, "state_dict") and _keeps(part, known)]
+
+
+def _keeps(part: Any, known: set[str]) -> bool:
+    if type(part).__module__.startswith("clbinn."):
+        return False
+    return any(name not in known and not isinstance(value, _SETTINGS) for name, value in vars(part).items())
+
+
+def gather(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
+    """The state of network, optimizer, strategy, plugins and clock."""
+    return {
+        "model": strategy.model.state_dict(),
+        "optimizer": strategy.optimizer.state_dict(),
+        "strategy": strategy.state_dict() if hasattr(strategy, "state_dict") else None,
+        "plugins": {
+            f"{index}:{type(plugin).__name__}": plugin.state_dict()
+            for index, plugin in enumerate(plugins)
+            if hasattr(plugin, "state_dict")
+        },
+        "clock": dict(vars(strategy.clock)),
+    }
+
+
+def restore(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
+    """Take over what `gather` gave, into a strategy of the same recipe at the same place in Avalanche's loop."""
+    strategy.model.load_state_dict(state["model"])
+    groups = list(strategy.optimizer.param_groups)
+    strategy.optimizer.load_state_dict(state["optimizer"])
+    for group, loaded in zip(groups, strategy.optimizer.param_groups, strict=True):
+        group.clear()
+        group.update(loaded)
+    strategy.optimizer.param_groups[:] = groups  # schedules hold on to the groups themselves
+    if state["strategy"] is not None:
+        strategy.load_state_dict(state["strategy"])
+    for name, value in state["plugins"].items():
+        plugins[int(name.partition(":")[0])].load_state_dict(value)
+    vars(strategy.clock).update(state["clock"])
+
+
+def first_not_finite(value: Any, place: str = "") -> str | None:
+    """The place of the first tensor that holds NaN or infinity, e.g. `optimizer.state.0.natural`; None if there is none."""
+    if isinstance(value, torch.Tensor):
+        return None if not value.is_floating_point() or bool(value.isfinite().all()) else place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        found = first_not_finite(item, f"{place}.{key}" if place else str(key))
+        if found:
+            return found
+    return None
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.nelement() * value.element_size()
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(tensor_bytes(item) for item in items)
+
+
+def setting(strategy: Any, name: str) -> Any:
+    """A setting of the strategy or of one of its plugins, e.g. `mc_samples`; None if nobody has it."""
+    for part in (strategy, *strategy.plugins):
+        value = vars(part).get(name)
+        if value is not None:
+            return value
+    return None

@@ -1,0 +1,127 @@
+"""One run on disk: the files of a run folder and who may write to them."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clbinn.errors import UserError
+from clbinn.experiments.files import append_line, replace_file
+from clbinn.recipes import dump, recipe_hash
+from clbinn.schema import BenchmarkRecipe, StrategyRecipe
+
+__all__ = ["BusyError", "RunFolder", "run_path"]
+
+
+class BusyError(UserError):
+    """Another process works on the run."""
+
+
+def run_path(out: Path, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> Path:
+    """`<out>/<benchmark>/<strategy>-<hash>/seed-<n>`; the hash is of both recipes as resolved."""
+    return out / benchmark.name / f"{strategy.name}-{recipe_hash(benchmark, strategy)}" / f"seed-{seed}"
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder; it is made if it isn't there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._events = path / "events.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / "summary.json").exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; the operating system lets go of it when the process ends, however it ends.
+
+        Raises:
+            BusyError: Another process holds it.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read().strip() or "unknown"
+                raise BusyError(
+                    f"{self.path}: another process (pid {who}) works on this run; it is left to it"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def write_recipe(self, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> None:
+        """recipe.yaml: everything resolved, enough to run it again."""
+        parts = {"benchmark": dump(benchmark), "strategy": dump(strategy)}
+        text = "".join(
+            f"{key}:\n" + "".join(f"  {line}\n" for line in part.splitlines()) for key, part in parts.items()
+        )
+        replace_file(self.path / "recipe.yaml", f"{text}seed: {seed}\n")
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """A JSON file; numbers that are not finite become null."""
+        replace_file(self.path / name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+    def append_event(self, event: str, **facts: Any) -> dict[str, Any]:
+        """One line of events.jsonl, with the time."""
+        line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+        append_line(self._events, json.dumps(_finite(line), ensure_ascii=False))
+        return line
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far."""
+        if not self._events.exists():
+            return []
+        return [json.loads(line) for line in self._events.read_text(encoding="utf-8").splitlines()]
+
+    def events_size(self) -> int:
+        """Bytes of events.jsonl, which are on the disk when this returns."""
+        with self._events.open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut_events(self, size: int) -> bool:
+        """Forget the events after the first `size` bytes. False if there are not that many."""
+        if not self._events.exists() or self._events.stat().st_size < size:
+            return size == 0
+        os.truncate(self._events, size)
+        return True
+
+    def start_matrix(self, tasks: int, rows: NDArray[np.float64]) -> None:
+        """accuracy_matrix.csv with its header and the rows there are."""
+        header = ",".join(["trained_task", *(f"test_task_{j + 1}" for j in range(tasks))])
+        lines = [header, *(_row(i, row) for i, row in enumerate(rows))]
+        replace_file(self.path / "accuracy_matrix.csv", "\n".join(lines) + "\n")
+
+    def append_row(self, index: int, row: NDArray[np.float64]) -> None:
+        """One more row of accuracy_matrix.csv."""
+        append_line(self.path / "accuracy_matrix.csv", _row(index, row))
+
+
+def _row(index: int, row: NDArray[np.float64]) -> str:
+    return ",".join([str(index), *(repr(float(value)) for value in row)])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,94 @@
+"""summary.json: the numbers of a finished run."""
+
+from typing import Any
+
+import numpy as np
+
+from clbinn import evaluation
+from clbinn.errors import RecipeError
+from clbinn.experiments import learner
+from clbinn.recipes import catalogue, load_strategy, recipe_hash
+from clbinn.schema import BenchmarkRecipe, StrategyRecipe
+
+__all__ = ["differences", "summarise"]
+
+
+def summarise(
+    benchmark: BenchmarkRecipe,
+    strategy: StrategyRecipe,
+    seed: int,
+    rows: list[list[dict[str, float]]],
+    built: Any,
+    final: dict[str, Any],
+    device: str,
+) -> dict[str, Any]:
+    """All numbers of a run.
+
+    Args:
+        benchmark: The stream.
+        strategy: The strategy's recipe.
+        seed: The run's seed.
+        rows: Scores of every test task before the first and after each task.
+        built: The strategy itself.
+        final: The last checkpoint.
+        device: Where it ran.
+
+    Returns:
+        The fields of summary.json. `weight_bits` are the bits of a weight that predicts; `memory_bytes` all that the
+        learner keeps to go on learning, None where it can't tell.
+    """
+    R = np.array([[score["accuracy"] for score in row] for row in rows])
+    unsaved = final["unsaved"]
+    return {
+        "benchmark": benchmark.name,
+        "strategy": strategy.name,
+        "hash": recipe_hash(benchmark, strategy),
+        "seed": seed,
+        "average_accuracy": evaluation.average_accuracy(R),
+        "backward_transfer": evaluation.backward_transfer(R),
+        "forward_transfer": evaluation.forward_transfer(R),
+        "forgetting": evaluation.forgetting(R),
+        "learning_accuracy": evaluation.learning_accuracy(R),
+        "average_incremental_accuracy": evaluation.average_incremental_accuracy(R),
+        "nll": float(np.mean([score["nll"] for score in rows[-1]])),
+        "ece": float(np.mean([score["ece"] for score in rows[-1]])),
+        "seconds_train": round(final["seconds"]["train"], 3),
+        "seconds_eval": round(final["seconds"]["eval"], 3),
+        "batch_norm": learner.setting(built, "batch_norm"),
+        "mc_samples": learner.setting(built, "mc_samples"),
+        "parameters": sum(p.numel() for p in built.model.parameters()),
+        "weight_bits": 1 if hasattr(built.optimizer, "sample_weights") else 32,
+        "memory_bytes": None if unsaved else learner.tensor_bytes(final["learner"]),
+        "num_tasks": R.shape[1],
+        "epochs": strategy.train.epochs,
+        "device": device,
+        "resume": "exact" if not unsaved else f"from the start ({', '.join(unsaved)})",
+        "protocol": differences(strategy),
+    }
+
+
+def differences(recipe: StrategyRecipe) -> list[str]:
+    """How a recipe differs from the one of its name in the catalogue, e.g. `train.epochs 10 of 100`."""
+    try:
+        if recipe.name not in catalogue("strategies"):
+            return []
+        shipped = load_strategy(recipe.name)
+    except RecipeError:
+        return []
+    ours, theirs = (_flat(r.model_dump(exclude={"title", "provenance"})) for r in (recipe, shipped))
+    found = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, shipped_value = ours.get(key), theirs.get(key)
+        if mine != shipped_value:
+            between = "of" if key == "train.epochs" else "instead of"
+            found.append(f"{key} {mine} {between} {shipped_value}")
+    return found
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {place: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{place}.{key}" if place else str(key))
+    return found
