@@ -1,12 +1,14 @@
 """The convolutional networks of the appendix: Table 8, and LR-net's two (Table 11)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CNN", "lrnet_cifar", "lrnet_mnist", "table8"]
+from clbinn.nn.lrnet import to_stochastic
+
+__all__ = ["CNN", "lrnet_cifar10", "lrnet_mnist", "table8"]
 
 Order = Literal["relu_norm", "norm_relu"]
 
@@ -85,23 +87,25 @@ def table8(input_shape: Sequence[int] = (3, 32, 32), out_features: int = 10, ord
     return CNN(input_shape, out_features, order=order)
 
 
-def lrnet_mnist(
-    input_shape: Sequence[int] = (1, 28, 28), out_features: int = 10, order: Order = "relu_norm", original: bool = False
-) -> CNN:
+def lrnet_mnist(input_shape: Sequence[int] = (1, 28, 28), out_features: int = 10, **variant: Any) -> nn.Module:
     """LR-net's MNIST network, 32C5-MP2-64C5-MP2-512FC-10 (Shayer et al. 2018).
 
     As the appendix uses it (B.3): all layers binary, batch normalisation after the fully connected layers too, no
-    learned gain or bias, no dropout. `original` is LR-net's own: learned gain and bias, dropout 0.5 before the last
-    layer, which has a bias and no normalisation.
+    learned gain or bias, no dropout.
+
+    Args:
+        input_shape: (channels, height, width) of one image.
+        out_features: number of classes.
+        variant: `order`, as in `CNN`. `original=True` is LR-net's own: learned gain and bias, dropout 0.5 before the
+            last layer, which has a bias and no normalisation. `stochastic="binary"` or `"ternary"` replaces all layers
+            but that one by random weights, for `clbinn.optim.LRNet`.
     """
-    return _lrnet(input_shape, out_features, ((32,), (64,)), (512,), 5, order, original)
+    return _lrnet(input_shape, out_features, ((32,), (64,)), (512,), 5, **variant)
 
 
-def lrnet_cifar(
-    input_shape: Sequence[int] = (3, 32, 32), out_features: int = 10, order: Order = "relu_norm", original: bool = False
-) -> CNN:
-    """LR-net's CIFAR-10 network, 2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-10; `original` as in `lrnet_mnist`."""
-    return _lrnet(input_shape, out_features, ((128, 128), (256, 256), (512, 512)), (1024,), 3, order, original)
+def lrnet_cifar10(input_shape: Sequence[int] = (3, 32, 32), out_features: int = 10, **variant: Any) -> nn.Module:
+    """LR-net's CIFAR-10 network, 2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-10; arguments as in `lrnet_mnist`."""
+    return _lrnet(input_shape, out_features, ((128, 128), (256, 256), (512, 512)), (1024,), 3, **variant)
 
 
 def _lrnet(
@@ -110,10 +114,11 @@ def _lrnet(
     blocks: Sequence[Sequence[int]],
     hidden: Sequence[int],
     kernel_size: int,
-    order: Order,
-    original: bool,
-) -> CNN:
-    return CNN(
+    order: Order = "relu_norm",
+    original: bool = False,
+    stochastic: Literal["none", "binary", "ternary"] = "none",
+) -> nn.Module:
+    network = CNN(
         input_shape,
         out_features,
         blocks,
@@ -124,6 +129,9 @@ def _lrnet(
         last="bias" if original else "norm",
         dropout=0.5 if original else 0.0,
     )
+    if stochastic not in ("none", "binary", "ternary"):
+        raise ValueError(f"stochastic must be none, binary or ternary, got {stochastic!r}")
+    return network if stochastic == "none" else to_stochastic(network, ternary=stochastic == "ternary")
 
 
 def _after(norm: nn.Module, order: Order, pool: bool) -> list[nn.Module]:

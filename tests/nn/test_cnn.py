@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from clbinn.nn.cnn import CNN, lrnet_cifar, lrnet_mnist, table8
+from clbinn.errors import RecipeError
+from clbinn.nn.build import build_model
+from clbinn.nn.cnn import CNN, lrnet_cifar10, lrnet_mnist, table8
+from clbinn.schema import ModelSpec
 
 
 def names(net):
@@ -30,7 +33,7 @@ def test_lrnet_networks_layer_by_layer():
     mnist = lrnet_mnist()
     assert names(mnist) == [*POOLED, *POOLED, "Flatten", *FULL, "Linear", "BatchNorm1d"]
     assert counts(mnist) == [25 * 32, 25 * 32 * 64, 64 * 7 * 7 * 512, 5120]
-    cifar = lrnet_cifar()
+    cifar = lrnet_cifar10()
     assert names(cifar) == [*(3 * (CONV + POOLED)), "Flatten", *FULL, "Linear", "BatchNorm1d"]
     assert sum(counts(cifar)) == 9 * (3 * 128 + 128**2 + 128 * 256 + 256**2 + 256 * 512 + 512**2) + 8192 * 1024 + 10240
     assert mnist(torch.zeros(2, 1, 28, 28)).shape == cifar(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
@@ -66,3 +69,12 @@ def test_no_gain_and_bias_and_the_momentum():
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_recipes_know_the_networks():
+    build = build_model
+    assert counts(build(ModelSpec(kind="cnn"), (3, 32, 32), 100)) == counts(table8((3, 32, 32), 100))
+    original = build(ModelSpec(kind="lrnet_mnist", original=True, stochastic="ternary"), (1, 28, 28), 10)
+    assert [type(layer).__name__ for layer in original.layers].count("StochasticConv2d") == 2
+    with pytest.raises(RecipeError, match="stochastic must be"):
+        build(ModelSpec(kind="lrnet_cifar10", stochastic="other"), (3, 32, 32), 10)

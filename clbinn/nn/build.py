@@ -1,0 +1,79 @@
+"""From a recipe's `model:` to a network of the right sizes."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from clbinn.errors import RecipeError
+from clbinn.nn.cnn import CNN, lrnet_cifar10, lrnet_mnist
+from clbinn.nn.mlp import MLP
+from clbinn.schema import ModelSpec
+
+__all__ = ["build_model", "kinds"]
+
+
+def _mlp(input_shape: Sequence[int], num_classes: int, *, hidden: Sequence[int] = (100, 100), **options: Any) -> nn.Module:
+    return MLP(prod(input_shape), hidden, num_classes, **options)
+
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": _mlp,
+    "cnn": CNN,  # Table 8 by default
+    "lrnet_mnist": lrnet_mnist,
+    "lrnet_cifar10": lrnet_cifar10,
+}
+
+
+def kinds() -> list[str]:
+    """The names that `model.kind` may have, besides `package.module:callable`."""
+    return sorted(_BUILDERS)
+
+
+def build_model(
+    spec: ModelSpec,
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    multi_head: bool = False,
+) -> nn.Module:
+    """The network of a recipe.
+
+    Args:
+        spec: Kind and options. A kind `package.module:callable` is called as callable(input_shape, num_classes, …).
+        input_shape: Shape of one input, without the batch.
+        num_classes: Size of the output, shared by all tasks.
+        multi_head: Whether each task has an output layer of its own, which appears with the task. The network is
+            built without its last layer and Avalanche's `MultiHeadClassifier` is put on top.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        RecipeError: An unknown kind, or options that it does not take.
+    """
+    builder = _BUILDERS.get(spec.kind) or _imported(spec.kind)
+    options = dict(spec.model_extra or {})
+    try:
+        inspect.signature(builder).bind(input_shape, num_classes, **options)
+        if not multi_head:
+            return builder(input_shape, num_classes, **options)
+        from clbinn.nn.multi_head import MultiHead
+
+        return MultiHead(builder, input_shape, num_classes, options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model: kind {spec.kind}: {error}") from None
+
+
+def _imported(kind: str) -> Callable[..., nn.Module]:
+    module, _, name = kind.partition(":")
+    if not name:
+        raise RecipeError(f"model.kind: unknown kind {kind!r}; known are {', '.join(kinds())}, or package.module:callable")
+    try:
+        builder: Callable[..., nn.Module] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"model.kind: {kind}: {error}") from None
+    return builder
