@@ -67,6 +67,9 @@ class GaussianLinear(nn.Linear):
         prior_variance: Variance of the first task's prior, which has mean 0.
     """
 
+    weight_log_variance: Tensor
+    bias_log_variance: Tensor
+
     def __init__(self, layer: nn.Linear, draw: Draw, log_variance: float = -6.0, prior_variance: float = 1.0) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
@@ -77,10 +80,9 @@ class GaussianLinear(nn.Linear):
             self.register_buffer(f"{name}_prior_mean", torch.zeros_like(mean))
             self.register_buffer(f"{name}_prior_log_variance", torch.full_like(mean, math.log(prior_variance)))
 
-    def means(self) -> list[tuple[str, nn.Parameter]]:
+    def means(self) -> list[tuple[str, Tensor]]:
         """Name and mean of weight and, if there is one, bias."""
-        bias: nn.Parameter | None = self.bias
-        return [("weight", self.weight)] + ([] if bias is None else [("bias", bias)])
+        return [(name, mean) for name, mean in self.named_parameters() if name in ("weight", "bias")]
 
     def kl(self) -> Tensor:
         """KL(q ‖ prior) in nats, summed over the layer."""

@@ -50,7 +50,7 @@ def _fisher_of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tenso
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.dim() != 2 or layer in calls:
-            raise UserError("fisher_diagonal: a linear layer is used more than once on a sample, which is not supported")
+            raise UserError("fisher_diagonal: a linear layer is used more than once on a sample")
         calls[layer] = inputs[0].detach(), output
 
     layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}

@@ -77,7 +77,12 @@ def _put(strategy: Any, taken: dict[str, Any]) -> None:
     """Bring a network back. Heads that came later stay as they are."""
     strategy.model.load_state_dict(taken["model"], strict=False)
     if "optimizer" in taken:
+        groups = list(strategy.optimizer.param_groups)
         strategy.optimizer.load_state_dict(copy.deepcopy(taken["optimizer"]))
+        for group, loaded in zip(groups, strategy.optimizer.param_groups, strict=True):
+            group.clear()
+            group.update(loaded)
+        strategy.optimizer.param_groups[:] = groups  # schedules hold on to the groups themselves
 
 
 class PerTask(Naive):

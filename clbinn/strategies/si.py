@@ -57,7 +57,8 @@ class SIPlugin(SupervisedPlugin):  # type: ignore[misc]
     @torch.no_grad()
     def before_update(self, strategy: Any, **_: Any) -> None:
         """Keep the loss's gradient and the weights, then add the penalty's gradient, 2 c Ω (θ - θ*)."""
-        self._step = {n: (p.grad.clone(), p.clone()) for n, p in strategy.model.named_parameters() if p.grad is not None}
+        named = strategy.model.named_parameters()
+        self._step = {name: (p.grad.clone(), p.clone()) for name, p in named if p.grad is not None}
         self.penalty.add_gradient(strategy.model, 2 * self.strength)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ before it predicts; the copy is then dropped.
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,7 @@ SAMPLES_AT_ONCE = 10
 
 
 def log_mean_probability(logits: Tensor) -> Tensor:
-    """ln (1/S) Σ_s softmax(logits_s): `(S, n, classes)` → `(n, classes)`."""
+    """Log of the mean probability, ln (1/S) Σ_s softmax(logits_s): `(S, n, classes)` → `(n, classes)`."""
     return torch.logsumexp(logits.log_softmax(-1), 0) - math.log(len(logits))
 
 
@@ -77,9 +77,7 @@ class VCL(Naive):
         _check(num_samples, mc_samples, prior_variance, coreset_size, coreset)
         self.draw = Draw(local=local_reparameterisation)
         self._prior = init_log_variance, prior_variance
-        super().__init__(
-            model=make_gaussian(model, self.draw, *self._prior), seed=seed, device=device, **strategy
-        )
+        super().__init__(model=make_gaussian(model, self.draw, *self._prior), seed=seed, device=device, **strategy)
         self.num_samples, self.mc_samples = num_samples, mc_samples
         self.init_epochs = self.train_epochs if init_epochs is None else init_epochs
         self.coreset_size, self.coreset, self.coreset_epochs = coreset_size, coreset, coreset_epochs
@@ -96,19 +94,20 @@ class VCL(Naive):
         if self.is_training:
             self._logits = self._sampled_logits(self.mb_x, self._task_labels(), self.num_samples, self.generator)
             return log_mean_probability(self._logits.detach())
-        generator = seeded(self.device, self.seed, 1)  # the same weights for every mini-batch, and training's noise left alone
-        logs = [
-            log_mean_probability(self._sampled_logits(self.mb_x, self._task_labels(), count, generator)) + math.log(count)
-            for count in _portions(self.mc_samples)
-        ]
-        return torch.logsumexp(torch.stack(logs), 0) - math.log(self.mc_samples)
+        generator = seeded(
+            self.device, self.seed, 1
+        )  # the same weights for every mini-batch; training's noise left alone
+        sums = []
+        for count in _portions(self.mc_samples):
+            logits = self._sampled_logits(self.mb_x, self._task_labels(), count, generator)
+            sums.append(log_mean_probability(logits) + math.log(count))
+        return torch.logsumexp(torch.stack(sums), 0) - math.log(self.mc_samples)
 
     def criterion(self) -> Tensor:
         """In training, the expected loss plus KL / N; in evaluation, that of the prediction."""
         if not self.is_training or self._logits is None:
             loss: Tensor = super().criterion()
             return loss
-        assert self.adapted_dataset is not None
         return self._variational_loss(self._logits, self.mb_y, len(self.adapted_dataset))
 
     def kl(self) -> Tensor:
@@ -122,7 +121,7 @@ class VCL(Naive):
     def _sampled_logits(self, x: Tensor, task: Tensor | None, samples: int, generator: Generator) -> Tensor:
         with self.draw.of(samples, len(x), generator):
             logits: Tensor = avalanche_forward(self.model, x, task)
-        return logits.unflatten(0, (samples, len(x)))
+        return logits.view(samples, len(x), -1)
 
     def _task_labels(self) -> Tensor | None:
         """Task labels of the mini-batch, `(n,)`; None where the stream has none."""
@@ -165,7 +164,8 @@ class VCL(Naive):
         means = [mean for layer in gaussian_layers(self.model).values() for _, mean in layer.means()]
         optimizer = Adam(means, lr=self.optimizer.param_groups[0]["lr"])
         for _ in range(self.init_epochs):
-            for self.mbatch in self.dataloader:
+            for batch in self.dataloader:
+                self.mbatch = batch
                 self._unpack_minibatch()
                 optimizer.zero_grad()
                 self._criterion(avalanche_forward(self.model, self.mb_x, self._task_labels()), self.mb_y).backward()
@@ -177,7 +177,7 @@ class VCL(Naive):
         data, task = self.adapted_dataset, self.experience.current_experience
         if self.coreset_size >= len(data):
             raise UserError(
-                f"VCL: a coreset of {self.coreset_size} leaves nothing of task {task + 1}, which has {len(data)} samples."
+                f"VCL: a coreset of {self.coreset_size} leaves nothing of task {task + 1} with its {len(data)} samples."
             )
         read = reader(data, self.device)
         if self.coreset == "k_centre":
@@ -191,11 +191,9 @@ class VCL(Naive):
 
     def eval(self, exp_list: Any, **kwargs: Any) -> dict[str, Any]:
         """Evaluate; with coresets, the copy that was trained on them."""
-        if not self.coresets:
+        with self._tuned_copy() if self.coresets else nullcontext():
             results: dict[str, Any] = super().eval(exp_list, **kwargs)
-            return results
-        with self._tuned_copy():
-            return super().eval(exp_list, **kwargs)
+        return results
 
     @contextmanager
     def _tuned_copy(self) -> Iterator[None]:
