@@ -33,21 +33,13 @@ def kinds() -> list[str]:
     return sorted(_BUILDERS)
 
 
-def build_model(
-    spec: ModelSpec,
-    input_shape: Sequence[int],
-    num_classes: int,
-    *,
-    multi_head: bool = False,
-) -> nn.Module:
+def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int) -> nn.Module:
     """The network of a recipe.
 
     Args:
         spec: Kind and options. A kind `package.module:callable` is called as callable(input_shape, num_classes, …).
         input_shape: Shape of one input, without the batch.
-        num_classes: Size of the output, shared by all tasks.
-        multi_head: Whether each task has an output layer of its own, which appears with the task. The network is
-            built without its last layer and Avalanche's `MultiHeadClassifier` is put on top.
+        num_classes: Size of the output.
 
     Returns:
         The network, in training mode.
@@ -59,11 +51,7 @@ def build_model(
     options = dict(spec.model_extra or {})
     try:
         inspect.signature(builder).bind(input_shape, num_classes, **options)
-        if not multi_head:
-            return builder(input_shape, num_classes, **options)
-        from clbinn.nn.multi_head import MultiHead
-
-        return MultiHead(builder, input_shape, num_classes, options)
+        return builder(input_shape, num_classes, **options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model: kind {spec.kind}: {error}") from None
 

@@ -101,8 +101,11 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Remember which parameters the optimizer was given, before Avalanche hands it all."""
-        if self._known:
-            return
+        if not self._known:
+            self.adopt(strategy)
+
+    def adopt(self, strategy: Any) -> None:
+        """Take the optimizer's parameters as they are now for the binary ones of the model as it is now."""
         claimed = {id(p) for p in _binary_optimizer(strategy).parameters()}
         named = dict(strategy.model.named_parameters())
         self._known = set(named)
@@ -378,7 +381,7 @@ class BayesBiNN(SupervisedTemplate):  # type: ignore[misc]
             eval_every=eval_every,
             peval_mode=peval_mode,
         )
-        _binary_optimizer(self)
+        plugin.adopt(self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in Avalanche; after an exception the model holds the mode again."""
