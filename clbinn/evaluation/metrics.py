@@ -98,8 +98,8 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     """The accuracy matrix of a stream, filled as Avalanche trains and evaluates, and the numbers of it.
 
     Evaluate the whole test stream once before training (row 0) and once after each experience. After each evaluation
-    the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing. Evaluations in
-    the middle of a task (`eval_every`) don't count.
+    the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing. Evaluations
+    in the middle of a task (`eval_every`) don't count.
 
     Args:
         num_tasks: Number of tasks T of the stream.

@@ -121,10 +121,8 @@ def _call(target: Callable[..., Any], arguments: tuple[Any, ...], options: Mappi
 
 def _takes(target: Any, name: str) -> bool:
     """Whether the function, or the constructor of the class or of one that it passes keywords on to, takes the name."""
-    functions = (
-        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
-    )
-    for function in functions:
+    bases = target.__mro__ if inspect.isclass(target) else ()
+    for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [target]:
         parameters = inspect.signature(function).parameters
         if name in parameters:
             return True

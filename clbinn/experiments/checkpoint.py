@@ -14,7 +14,7 @@ import torch
 
 from clbinn.experiments.files import replace_file
 
-__all__ = ["CURRENT", "PREVIOUS", "DamagedCheckpoint", "load", "load_latest", "require_plain", "save"]
+__all__ = ["CURRENT", "PREVIOUS", "DamagedError", "load", "load_latest", "require_plain", "save"]
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
 
@@ -23,7 +23,7 @@ _COMMENT = len(_MARK) + 64
 _PLAIN = (type(None), bool, int, float, str)
 
 
-class DamagedCheckpoint(Exception):  # noqa: N818: it is a state of a file
+class DamagedError(Exception):
     """A checkpoint that is cut off, altered, or none at all."""
 
 
@@ -52,31 +52,31 @@ def load(path: Path) -> dict[str, Any]:
     """Read one checkpoint onto the CPU.
 
     Raises:
-        DamagedCheckpoint: The checksum doesn't fit, or the file holds more than plain values.
+        DamagedError: The checksum doesn't fit, or the file holds more than plain values.
         FileNotFoundError: There is none.
     """
     content = path.read_bytes()
     body, mark, digest = content[:-_COMMENT], content[-_COMMENT:-64], content[-64:]
     if mark != _MARK or hashlib.sha256(body).hexdigest().encode() != digest:
-        raise DamagedCheckpoint(f"{path} is damaged: its checksum doesn't fit")
+        raise DamagedError(f"{path} is damaged: its checksum doesn't fit")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise DamagedCheckpoint(f"{path} can't be read as plain values: {error}") from error
+        raise DamagedError(f"{path} can't be read as plain values: {error}") from error
     if not isinstance(state, dict):
-        raise DamagedCheckpoint(f"{path} holds no checkpoint")
+        raise DamagedError(f"{path} holds no checkpoint")
     return state
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint that is whole, and a line for each that is not. None if there is no whole one."""
-    faults = []
+    faults: list[str] = []
     for name in (CURRENT, PREVIOUS):
         try:
             return load(folder / name), faults
         except FileNotFoundError:
             continue
-        except DamagedCheckpoint as error:
+        except DamagedError as error:
             faults.append(str(error))
     return None, faults
 

@@ -64,7 +64,7 @@ def restore(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
 
 
 def first_not_finite(value: Any, place: str = "") -> str | None:
-    """The place of the first tensor that holds NaN or infinity, e.g. `optimizer.state.0.natural`; None if there is none."""
+    """The place of the first tensor that holds NaN or infinity, e.g. `optimizer.state.0.natural`; or None."""
     if isinstance(value, torch.Tensor):
         return None if not value.is_floating_point() or bool(value.isfinite().all()) else place
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()

@@ -15,13 +15,16 @@ class Board:
 
     Args:
         total: Number of runs; more than one gets a bar of its own for the whole.
+        shown: False shows failures alone.
         stream: Where it is written; standard error by default.
     """
 
-    def __init__(self, total: int = 1, stream: Any = None) -> None:
+    def __init__(self, total: int = 1, shown: bool = True, stream: Any = None) -> None:
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
+        self._shown = shown
+        self._live = shown and self._stream.isatty()
         self._bars: dict[str, tqdm[Any]] = {}
+        self._seen: dict[str, list[float]] = {}
         self._total = None
         if self._live and total > 1:
             self._total = tqdm(total=total, desc="runs", unit="run", file=self._stream, position=0)
@@ -29,6 +32,8 @@ class Board:
     def event(self, run: str, event: dict[str, Any]) -> None:
         """Show what a run tells of itself."""
         kind = event["event"]
+        if not self._shown:
+            return
         if kind == "note":
             self.say(f"{run}: {event['text']}")
         elif kind == "progress" and self._live:
@@ -73,15 +78,14 @@ class Board:
 
     def _remember(self, run: str, event: dict[str, Any]) -> None:
         if event["test_task"] == 1:
-            self._seen: dict[str, list[float]] = getattr(self, "_seen", {}) | {run: []}
+            self._seen[run] = []
         if event["test_task"] <= event["after_task"]:
             self._seen[run].append(event["accuracy"])
 
     def _task(self, run: str, event: dict[str, Any]) -> None:
-        accuracies = getattr(self, "_seen", {}).get(run) or []
-        if accuracies:
-            mean = sum(accuracies) / len(accuracies)
-            self.say(f"{run}: task {event['task']} of {event['tasks']} learned, {mean:.1%} on the tasks so far")
+        accuracies = self._seen.pop(run)
+        mean = sum(accuracies) / len(accuracies)
+        self.say(f"{run}: task {event['task']} of {event['tasks']} learned, {mean:.1%} on the tasks so far")
 
 
 @contextmanager

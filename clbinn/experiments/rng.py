@@ -15,17 +15,18 @@ def seed_all(seed: int, *place: str | int) -> None:
     """Seed the global generators of Python, numpy and torch (all devices) for one place of a run."""
     number = derive_seed(seed, *place)
     random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002: Avalanche and its plugins draw from numpy's global generator
+    np.random.seed(number % 2**32)  # noqa: NPY002 (Avalanche draws from numpy's global generator)
     torch.manual_seed(number)
 
 
 def get_rng() -> dict[str, Any]:
     """The state of the global generators as plain tensors and numbers."""
     version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    name, keys, *rest = numpy
     return {
         "python": {"version": version, "numbers": list(numbers), "gauss": gauss},
-        "numpy": {"name": name, "keys": keys.tolist(), "rest": [position, has_gauss, float(cached)]},
+        "numpy": {"name": name, "keys": keys.tolist(), "rest": rest},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

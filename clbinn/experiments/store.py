@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -70,9 +71,8 @@ class RunFolder:
     def write_recipe(self, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> None:
         """recipe.yaml: everything resolved, enough to run it again."""
         parts = {"benchmark": dump(benchmark), "strategy": dump(strategy)}
-        text = "".join(
-            f"{key}:\n" + "".join(f"  {line}\n" for line in part.splitlines()) for key, part in parts.items()
-        )
+        text = "".join(f"{key}:
+{textwrap.indent(part, '  ')}" for key, part in parts.items())
         replace_file(self.path / "recipe.yaml", f"{text}seed: {seed}\n")
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:

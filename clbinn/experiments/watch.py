@@ -82,6 +82,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         self._started = self._saved = self._ticked = time.monotonic()
         self._cost = 0.0
         self._told_unsaved = False
+        self._loss: Any = 0.0
+        self._loader: Any = None
         self._begin_epoch()
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -174,11 +176,11 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
     # --- inner -----------------------------------------------------------------------------------------------------
 
     def _begin_epoch(self) -> None:
-        self._loss: Any = 0.0
+        self._loss = 0.0
         self._steps = 0
         self._epoch_seconds = 0.0
         self._epoch_started = time.monotonic()
-        self._loader: Any = None
+        self._loader = None
 
     def _save(self, strategy: Any, inside: bool = False) -> None:
         started = time.monotonic()
