@@ -71,8 +71,7 @@ class RunFolder:
     def write_recipe(self, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> None:
         """recipe.yaml: everything resolved, enough to run it again."""
         parts = {"benchmark": dump(benchmark), "strategy": dump(strategy)}
-        text = "".join(f"{key}:
-{textwrap.indent(part, '  ')}" for key, part in parts.items())
+        text = "".join(f"{key}:\n{textwrap.indent(part, '  ')}" for key, part in parts.items())
         replace_file(self.path / "recipe.yaml", f"{text}seed: {seed}\n")
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
