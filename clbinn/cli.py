@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -234,7 +235,10 @@ def data(data_root: Path | None) -> None:
     from clbinn.benchmarks.data import status
 
     rows = status(data_root)
-    _table([(row.name, row.checked, str(row.path or ""), row.how) for row in rows])
+    _table([(row.name, row.checked, str(row.path or "")) for row in rows])
+    for row in rows:
+        if row.how:
+            click.echo(f"\n{row.name}\n{textwrap.indent(row.how, '  ')}")
 
 
 def _load(
@@ -290,8 +294,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     try:
         status = cli.main(args, prog_name="clbinn", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "clbinn"
+        _leave(f"{error.format_message().rstrip('.')} (see `{command} --help`)", error.exit_code)
     except UserError as error:
         _leave(str(error), 2)
     except RunError as error:

@@ -18,13 +18,11 @@ from clbinn import yaml_source
 from clbinn.errors import RecipeError
 from clbinn.recipe_faults import nearest, one_of, recipe_faults
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
-from clbinn.targets import check_options
 from clbinn.yaml_source import Fault, Place, Position, Source, raise_faults
 
 __all__ = [
     "catalogue",
     "catalogue_folder",
-    "check_options",
     "dump",
     "in_catalogue",
     "kind_of",
@@ -118,7 +116,7 @@ def kind_of(name_or_path: str | Path) -> Kind:
         if name in catalogue(kind):
             return kind
     known = [known for kind in kinds for known in catalogue(kind)]
-    raise RecipeError(f"unknown recipe '{name}'{nearest(name, known)}; `clbinn list` shows them all")
+    raise RecipeError(f"unknown recipe '{name}' (`clbinn list` shows them all){nearest(name, known)}")
 
 
 def targets(recipe: BenchmarkRecipe | StrategyRecipe) -> list[str]:

@@ -97,7 +97,8 @@ def _parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter
                 found.setdefault(name, parameter)
         if not passes_on:
             return found, False
-    return found, not function.__module__.startswith("avalanche.")  # whose last class drops what it doesn't know
+    drops_unknown = (getattr(function, "__module__", None) or "").startswith("avalanche.")  # its last class does
+    return found, not drops_unknown
 
 
 def _functions(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

@@ -18,7 +18,7 @@ from clbinn.errors import RecipeError
 
 __all__ = ["Fault", "Position", "Source", "parse", "raise_faults", "read", "scalar", "spell"]
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 128 * 1024
 MAX_DEPTH = 16
 MAX_DIGITS = 18  # fits in 64 bits
 MAX_FAULTS_SHOWN = 20
@@ -181,7 +181,7 @@ def scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
-        if len(text) > MAX_DIGITS:
+        if len(text.lstrip("+-")) > MAX_DIGITS:
             raise ValueError(f"a whole number has at most {MAX_DIGITS} digits")
         return int(text)
     if _FLOAT.fullmatch(text):
@@ -227,6 +227,12 @@ class _Reader:
         """Stop here."""
         raise_faults([*self.faults, Fault(self._position(mark), (), message)])
 
+    def _note(self, fault: Fault) -> None:
+        """Keep a fault and read on, unless there are too many to be told."""
+        self.faults.append(fault)
+        if len(self.faults) > 2 * MAX_FAULTS_SHOWN:
+            raise_faults(self.faults)
+
     def _position(self, mark: Any) -> Position:
         if self.whole:
             return Position(self.name)
@@ -259,7 +265,7 @@ class _Reader:
                 self.fail(event.start_mark, "a key must be a plain word")
             if key in result:
                 first = self.source.keys[inner]
-                self.faults.append(Fault(position, inner, f"given twice, first in line {first.line}; keep one"))
+                self._note(Fault(position, inner, f"given twice, first in line {first.line}; keep one"))
             self.source.keys[inner] = position
             result[key] = self._node(next(self.events), inner)
         return result
@@ -273,13 +279,13 @@ class _Reader:
     def _scalar(self, event: Any, place: Place, position: Position) -> Any:
         text: str = event.value
         if _CONTROL.search(text):
-            self.faults.append(Fault(position, place, "a control character stands in this text"))
+            self._note(Fault(position, place, "a control character stands in this text"))
         if event.style is not None:
             return text
         try:
             return scalar(text)
         except ValueError as error:
-            self.faults.append(Fault(position, place, str(error)))
+            self._note(Fault(position, place, str(error)))
             return None
 
 
