@@ -2,34 +2,16 @@
 
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from clbinn.errors import UserError
-from clbinn.report import tables
+from clbinn.report import page, tables
+from clbinn.report.drawing import Section, draw
 from clbinn.report.groups import Stream, streams
 from clbinn.report.runs import find_runs
 from clbinn.report.targets import Target, Verdict, compare, load_targets
 
-__all__ = ["Drawn", "Section", "build", "markdown"]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure on disk: the PNG, with the SVG beside it."""
-
-    path: Path
-    title: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """One stream of a page with its figures."""
-
-    stream: Stream
-    figures: tuple[Drawn, ...]
+__all__ = ["build", "markdown"]
 
 
 def build(directory: Path, targets: Path | None = None) -> Path:
@@ -53,8 +35,6 @@ def build(directory: Path, targets: Path | None = None) -> Path:
     folders = _benchmark_folders(directory, found)
     if len(folders) < 2:
         return _build_page(next(iter(folders), directory), found, published)
-    from clbinn.report import page
-
     for folder, members in folders.items():
         _build_page(folder, members, published, only_theirs=True)
     verdicts = compare(published, found) if published is not None else None
@@ -77,7 +57,10 @@ def markdown(directory: Path, targets: Path | None = None) -> str:
 def _streams(directory: Path) -> list[Stream]:
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; `clbinn run` writes one")
-    found = streams(find_runs(directory))
+    try:
+        found = streams(find_runs(directory))
+    except OSError as error:
+        raise UserError(f"{error.filename or directory}: can't be read: {error.strerror or error}") from None
     if not found:
         raise UserError(f"{directory}: no run folders here; expected <benchmark>/<strategy>-<hash>/seed-<n>")
     return found
@@ -98,12 +81,10 @@ def _benchmark_folders(directory: Path, found: list[Stream]) -> dict[Path, list[
 def _build_page(
     folder: Path, found: list[Stream], published: list[Target] | None, *, only_theirs: bool = False
 ) -> Path:
-    from clbinn.report import page
-
     sections = []
     for k, stream in enumerate(found):
         suffix = "" if len(found) == 1 else f"-{k + 1}"
-        sections.append(Section(stream, tuple(_draw(stream, folder, suffix))))
+        sections.append(Section(stream, draw(stream, folder, suffix)))
     if published is not None and only_theirs:
         names = {stream.benchmark for stream in found}
         published = [target for target in published if target.benchmark in names]
@@ -111,45 +92,6 @@ def _build_page(
     _write(folder / "report.md", _markdown(found, verdicts, sections))
     _write(folder / "summary.csv", tables.summary_csv(found))
     return _write(folder / "report.html", page.page(sections, verdicts))
-
-
-def _draw(stream: Stream, folder: Path, suffix: str) -> list[Drawn]:
-    from clbinn.report import figures  # matplotlib takes most of a second
-
-    several = len(stream.seeds) > 1
-    over = "Mean over seeds; bands are ± one standard deviation." if several else "One seed."
-    some = f" {figures.PANELS} of {stream.num_tasks:,} tasks." if stream.num_tasks > figures.PANELS else ""
-    plan: list[tuple[str, Callable[[Stream, Path], bool], str, str]] = [
-        ("average_accuracy", figures.average_accuracy, "Average accuracy after each task", over),
-        (
-            "tasks_over_time",
-            figures.tasks_over_time,
-            "Each task over time",
-            f"Accuracy of a task from the moment it was learned.{some}",
-        ),
-        (
-            "matrices",
-            figures.matrices,
-            "Accuracy matrices",
-            "Accuracy in percent on each task (column) after each task (row); row 0 is the untrained network. "
-            "Below the stairs: tasks learned so far; above them: tasks to come."
-            + (" Mean over seeds." if several else ""),
-        ),
-        ("memory", figures.memory, "Accuracy against memory", "Bytes that a method keeps, on a logarithmic scale."),
-    ]
-    drawn = []
-    for name, draw, title, caption in plan:
-        path = folder / f"{name}{suffix}.png"
-        try:
-            is_drawn = draw(stream, path)
-        except OSError as error:
-            raise UserError(f"{path}: the figure can't be written: {error.strerror or error}") from None
-        if is_drawn:
-            drawn.append(Drawn(path, title, caption))
-        else:  # of an earlier report, when other runs were there
-            path.unlink(missing_ok=True)
-            path.with_suffix(".svg").unlink(missing_ok=True)
-    return drawn
 
 
 def _markdown(found: list[Stream], verdicts: list[Verdict] | None, sections: list[Section] | None = None) -> str:

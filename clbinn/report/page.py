@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from clbinn.report import tables
-from clbinn.report.build_report import Drawn, Section
+from clbinn.report.drawing import Drawn, Section
 from clbinn.report.figures import styles
 from clbinn.report.groups import Group, Stream, stat
 from clbinn.report.runs import Run
@@ -42,7 +43,7 @@ def index(links: Mapping[str, Sequence[Stream]], verdicts: Sequence[Verdict] | N
     for folder, members in links.items():
         for stream in members:
             best = stream.compared[0] if stream.compared else None
-            link = f'<a href="{escape(folder)}/report.html">{escape(stream.title)}</a>'
+            link = f'<a href="{quote(folder)}/report.html">{escape(stream.title)}</a>'
             acc = tables.percent(best.stat("average_accuracy")) if best else tables.MISSING
             cells = [escape(tables.facts(stream)), escape(best.label) if best else tables.MISSING, escape(acc)]
             rows.append(f'<tr><th scope="row">{link}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

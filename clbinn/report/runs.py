@@ -92,6 +92,7 @@ def read_run(path: Path) -> Run:
     recipe_text = _text(path / "recipe.yaml", faults)
     recipe = _mapping(recipe_text, path / "recipe.yaml", faults)
     summary = _mapping(_text(path / "summary.json", faults), path / "summary.json", faults)
+    environment = _mapping(_text(path / "environment.json", faults), path / "environment.json", faults)
     matrix = _matrix_of(path, faults)
     status, note = _status(path, summary, matrix, faults)
     name, _, digest = path.parent.name.rpartition("-")
@@ -106,7 +107,7 @@ def read_run(path: Path) -> Run:
         summary=summary,
         recipe=recipe,
         recipe_text=recipe_text,
-        environment=_mapping(_text(path / "environment.json", faults), path / "environment.json", faults),
+        environment=environment,
         matrix=matrix,
     )
 

@@ -12,8 +12,8 @@ Columns of the file; numbers are in the unit of summary.json, so accuracies are 
     value, std the published mean and its spread (std may be empty)
     tolerance  how far ours may fall short and still count as reproduced
     epochs     epochs of the published protocol (a task); a run with fewer is shown but not judged; may be empty
-    evidence   printed | stored | figure | rewrite | secondary: read in the source itself, in a file of results, by eye in a
-               figure, measured by an independent plain program, or cited elsewhere
+    evidence   printed | stored | figure | rewrite | secondary: read in the source itself, in a file of results, by eye
+               in a figure, measured by an independent plain program, or cited elsewhere
     source     where it stands
 """
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,5 +111,11 @@ def write_run(
 
 
 @pytest.fixture
-def run_folder() -> Callable[..., Path]:
-    return write_run
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run folder below `tmp_path`."""
+    return partial(write_run, tmp_path)
+
+
+@pytest.fixture
+def made_up() -> Callable[..., np.ndarray]:
+    return made_up_matrix

@@ -1,0 +1,122 @@
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from clbinn.report import figures
+from clbinn.report.groups import streams
+from clbinn.report.runs import find_runs
+
+SVG = "{http://www.w3.org/2000/svg}svg"
+
+
+def check(path, least=(300, 300)):
+    height, width = imread(path).shape[:2]
+    assert width >= least[0]
+    assert height >= least[1]
+    assert ET.parse(path.with_suffix(".svg")).getroot().tag == SVG
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 12, 13, 60])
+def test_accuracy_matrix_of_any_size(tmp_path, made_up, tasks):
+    path = tmp_path / "m.png"
+    figures.accuracy_matrix(made_up(tasks, 0), path, title="$5 & <more> 数")
+    check(path)
+
+
+def test_a_thousand_tasks_make_a_small_file(tmp_path):
+    path = tmp_path / "m.png"
+    figures.accuracy_matrix(np.random.default_rng(0).random((1001, 1000)), path)
+    check(path)
+    assert path.stat().st_size < 2_000_000
+
+
+def test_unmeasured_cells_stay_blank(tmp_path, made_up):
+    matrix = made_up(4, 0)
+    matrix[3:] = np.nan
+    figures.accuracy_matrix(matrix, tmp_path / "m.png")
+    check(tmp_path / "m.png")
+
+
+def test_the_picture_shows_the_numbers(tmp_path):
+    """Dark where accuracy is high, pale where it is low: told from pixels in the cells of a figure without text."""
+    matrix = np.full((31, 30), 0.1)
+    matrix[16:, :15] = 0.95
+    figures.accuracy_matrix(matrix, tmp_path / "m.png")
+    pixels = imread(tmp_path / "m.png")[..., :3].mean(axis=2)
+    height, width = pixels.shape
+    low_left, up_right = pixels[int(0.7 * height), int(0.25 * width)], pixels[int(0.3 * height), int(0.7 * width)]
+    assert low_left < 0.4
+    assert up_right > 0.8
+
+
+def test_the_same_figure_has_the_same_bytes(tmp_path, made_up):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        figures.accuracy_matrix(made_up(4, 0), tmp_path / name / "m.png")
+    for suffix in (".png", ".svg"):
+        first, second = ((tmp_path / name / f"m{suffix}").read_bytes() for name in ("a", "b"))
+        assert first == second
+
+
+def test_figures_of_a_stream(make_run, made_up, tmp_path):
+    for seed in range(2):
+        for k, name in enumerate(["bayesbinn", "ewc", "vcl"]):
+            make_run(name, seed, matrix=made_up(5, 10 * k + seed), memory_bytes=10 ** (5 + k))
+    (stream,) = streams(find_runs(tmp_path))
+    for draw in (figures.average_accuracy, figures.tasks_over_time, figures.matrices, figures.memory):
+        path = tmp_path / f"{draw.__name__}.png"
+        assert draw(stream, path)
+        check(path, least=(1500, 300))
+
+
+def test_nothing_to_draw(make_run, made_up, tmp_path):
+    make_run("bayesbinn", 0, finished=False)
+    (stream,) = streams(find_runs(tmp_path))
+    for draw in (figures.average_accuracy, figures.tasks_over_time, figures.matrices, figures.memory):
+        assert not draw(stream, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_eighteen_strategies_look_different(make_run, made_up, tmp_path):
+    for k in range(18):
+        make_run(f"s{k}", 0, matrix=made_up(1, k))
+    (stream,) = streams(find_runs(tmp_path))
+    looks = figures.styles(stream.groups)
+    assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 18
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=18).map(sorted), st.floats(0.1, 20))
+def test_labels_never_overlap(values, gap):
+    places = figures.spread_out(values, gap, 0.0, 100.0)
+    assert all(b - a >= gap - 1e-6 for a, b in pairwise(places))
+
+
+def test_labels_that_fit_stay_where_they_are():
+    assert figures.spread_out([10.0, 50.0, 90.0], 5.0, 0.0, 100.0) == [10.0, 50.0, 90.0]
+
+
+@given(st.integers(1, 100_000))
+def test_round_tasks_are_few_and_inside(tasks):
+    ticks = figures.round_tasks(tasks, 12)
+    assert ticks[0] == 1
+    assert len(ticks) <= 12
+    assert ticks == sorted(set(ticks))
+    assert ticks[-1] <= tasks
+
+
+def test_no_torch_no_avalanche_no_pyplot():
+    code = (
+        "import sys, clbinn.report.build_report; "
+        "print([m for m in ('torch', 'avalanche', 'pandas', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = "import sys, clbinn.report; print('matplotlib' in sys.modules, 'numpy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"
