@@ -1,0 +1,294 @@
+"""One supervised run of the appendix: train on the split, keep the best validation epoch, test that.
+
+It leaves the same files as a run on a stream, of one task, so the report and the targets read it likewise. Training
+accuracy is that of the training passes themselves (with dropout and sampled weights), as the paper's numbers are.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clbinn.errors import RunError
+from clbinn.evaluation.probabilistic import ece, nll
+from clbinn.experiments import checkpoint
+from clbinn.experiments.build import choose_device
+from clbinn.experiments.environment import environment
+from clbinn.experiments.files import disk_errors
+from clbinn.experiments.interrupts import Interrupts
+from clbinn.experiments.learner import first_not_finite
+from clbinn.experiments.paper import Method
+from clbinn.experiments.rng import seed_all
+from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.supervised_build import Learner, build_learner
+from clbinn.experiments.supervised_data import Experiment, load_experiment
+from clbinn.optim._binary import BinaryOptimizer
+from clbinn.predict import predict_log_proba
+from clbinn.schema import BenchmarkRecipe
+from clbinn.seeding import derive_seed
+
+__all__ = ["evaluate", "train"]
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0
+    seconds_train: float = 0.0
+    seconds_eval: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracies, and the learner's state then
+    untrained: float = 0.0
+
+
+def train(
+    benchmark: BenchmarkRecipe,
+    method: Method,
+    seed: int,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    device: str = "auto",
+    report: Callable[[str], None] = lambda text: None,
+    shorter_than: int | None = None,
+) -> list[Path]:
+    """Run one method with one seed, or go on where it was cut off, or do nothing if it was finished.
+
+    Args:
+        benchmark: the data, a recipe of one task.
+        method: the optimizer with its settings.
+        seed: of split, initialisation, order, dropout and sampling.
+        out: folder of all runs.
+        data_root: folder that is searched first for data.
+        device: `auto`, `cpu`, `cuda`, …
+        report: gets a line of progress now and then.
+        shorter_than: epochs of the published protocol, for the note in summary.json.
+
+    Returns:
+        The run folders: one for `mc_samples`, one more for each of `also_mc_samples`.
+
+    Raises:
+        UserError: recipe, data or device can't be used, or another process works on the run.
+        RunError: numbers that are not finite, or a full disk.
+        Interrupted: Ctrl-C or SIGTERM came; the last whole epoch is saved.
+    """
+    variants = [method, *(method.model_copy(update={"mc_samples": c}) for c in method.also_mc_samples)]
+    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in variants]
+    paths = [folder.path for folder in folders]
+    interrupts = Interrupts()
+    with disk_errors(paths[0]), folders[0].lock(), interrupts.listen():
+        if all(folder.finished for folder in folders):
+            return paths
+        device = choose_device(device)
+        data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root)
+        seed_all(seed, "initialisation")
+        learner = build_learner(method, data, seed, device, report)
+        for folder, variant in zip(folders, variants, strict=True):
+            folder.write_recipe(benchmark, variant, seed)
+            folder.write_json("environment.json", environment(device, torch.get_num_threads(), {}))
+        one = _Run(folders[0], method, data, learner, seed, device, report, interrupts)
+        progress = one.go()
+        for folder, variant in zip(folders, variants, strict=True):
+            _finish(folder, benchmark, variant, one, progress, seed, shorter_than)
+    return paths
+
+
+class _Run:
+    """The loop over epochs."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        method: Method,
+        data: Experiment,
+        learner: Learner,
+        seed: int,
+        device: str,
+        report: Callable[[str], None],
+        interrupts: Interrupts,
+    ) -> None:
+        self.folder, self.method, self.data, self.learner = folder, method, data, learner
+        self.seed, self.device, self.report, self.interrupts = seed, device, report, interrupts
+
+    def go(self) -> Progress:
+        """From the checkpoint, or from the start, to the last epoch; the learner is then as it was at the best one."""
+        progress = self._continue() or self._start()
+        written = time.monotonic()
+        while progress.epoch < self.method.train.epochs:
+            self._epoch(progress)
+            if time.monotonic() - written > CHECKPOINT_SECONDS or progress.epoch == self.method.train.epochs:
+                self._save(progress)
+                written = time.monotonic()
+        self.learner.load_state_dict(progress.best["learner"])
+        return progress
+
+    def scores(self, mc_samples: int) -> dict[str, dict[str, float]]:
+        """Accuracy, NLL and ECE on validation and test data, with the weights as they are."""
+        parts = {"test": self.data.test} | ({"validation": self.data.validation} if self.data.validation else {})
+        seed = derive_seed(self.seed, "evaluation")
+        return {name: evaluate(self.learner, part, mc_samples, seed, self.device) for name, part in parts.items()}
+
+    def _start(self) -> Progress:
+        self.folder.cut_events(0)
+        self.folder.append_event("start", seed=self.seed, tasks=1)
+        untrained = self.scores(self.method.mc_samples)["test"]["accuracy"]
+        self.folder.start_matrix(1, np.array([[untrained]]))
+        return Progress(untrained=untrained)
+
+    def _continue(self) -> Progress | None:
+        state, faults = checkpoint.load_latest(self.folder.path)
+        for fault in faults:
+            self.report(fault)
+        if state is None or not self.folder.cut_events(state["events_size"]):
+            return None
+        self.learner.load_state_dict(state["learner"])
+        progress = Progress(**state["progress"])
+        self.folder.start_matrix(1, np.array([[progress.untrained]]))
+        self.report(f"{self.folder.path}: going on after epoch {progress.epoch}")
+        return progress
+
+    def _save(self, progress: Progress) -> None:
+        state = {
+            "learner": self.learner.state_dict(),
+            "progress": vars(progress),
+            "events_size": self.folder.events_size(),
+        }
+        checkpoint.save(self.folder.path, state)
+
+    def _epoch(self, progress: Progress) -> None:
+        epoch = progress.epoch + 1
+        seed_all(self.seed, "epoch", epoch)
+        started = time.monotonic()
+        loss, accuracy = self._train_epoch(epoch, progress)
+        seconds = time.monotonic() - started
+        started = time.monotonic()
+        facts = {"train_accuracy": accuracy, "loss": loss}
+        if self.data.validation is not None:
+            seed = derive_seed(self.seed, "evaluation")
+            scores = evaluate(self.learner, self.data.validation, self.method.mc_samples, seed, self.device)
+            facts["validation_accuracy"] = scores["accuracy"]
+        better = facts.get("validation_accuracy", 0.0) > progress.best.get("validation_accuracy", -1.0)
+        if self.data.validation is None or better:
+            progress.best = {"epoch": epoch, **facts, "learner": copy.deepcopy(self.learner.state_dict())}
+        progress.epoch = epoch
+        progress.seconds_train += seconds
+        progress.seconds_eval += time.monotonic() - started
+        epochs = self.method.train.epochs
+        self.folder.append_event("epoch", task=1, epoch=epoch, epochs=epochs, seconds=round(seconds, 3), **facts)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in facts.items())
+        self.report(f"{self.method.name} seed {self.seed}: epoch {epoch}/{epochs}  {shown}  ({seconds:.0f} s)")
+
+    def _train_epoch(self, epoch: int, progress: Progress) -> tuple[float, float]:
+        """One pass over the training data: mean loss and accuracy of its mini-batches."""
+        self.learner.network.train()
+        losses, correct, count = torch.zeros((), device=self.device), torch.zeros((), device=self.device), 0
+        order = derive_seed(self.seed, "order", epoch)
+        batches = self.data.batches(self.method.train.batch_size, order, self.device, self.method.augment)
+        for iteration, (x, y) in enumerate(batches, 1):
+            loss, logits = self.learner.step(x, y)
+            losses += loss * len(y)
+            correct += (logits.argmax(1) == y).sum()
+            count += len(y)
+            self.learner.schedule("iteration")
+            if self.interrupts.pending:
+                self._leave(progress, iteration)
+        self.learner.schedule("epoch")
+        if not bool(losses.isfinite()) or (where := first_not_finite(self.learner.optimizer.state_dict()["state"])):
+            what = "the loss" if not bool(losses.isfinite()) else f"the optimizer's {where}"
+            raise RunError(f"{self.folder.path}: {what} is not finite in epoch {epoch}; a smaller step size may help")
+        return float(losses) / count, float(correct) / count
+
+    def _leave(self, progress: Progress, iteration: int) -> None:
+        self.interrupts.leave(
+            f"{self.folder.path}: stopped in epoch {progress.epoch + 1}, step {iteration}; "
+            "the same command goes on from the last checkpoint"
+        )
+
+
+@torch.no_grad()
+def evaluate(learner: Learner, data: Any, mc_samples: int, seed: int, device: str) -> dict[str, float]:
+    """Accuracy, NLL and ECE of the mean of `mc_samples` draws (0: the mode; real weights: as they are).
+
+    Args:
+        learner: network and optimizer.
+        data: a `TensorTask`.
+        mc_samples: C.
+        seed: of the draws.
+        device: where it is computed.
+    """
+    x, y = data.batch(torch.arange(len(data), device=device))
+    network, optimizer = learner.network, learner.optimizer
+    if isinstance(optimizer, BinaryOptimizer):
+        log_probs = predict_log_proba(network, optimizer, x, mc_samples, seed=seed)
+    else:
+        log_probs = _plain_log_probs(network, x)
+    probs = log_probs.exp()
+    accuracy = float((log_probs.argmax(1) == y).float().mean())
+    return {"accuracy": accuracy, "nll": float(nll(probs, y)), "ece": float(ece(probs, y))}
+
+
+def _plain_log_probs(network: nn.Module, x: Tensor) -> Tensor:
+    training = network.training
+    network.eval()
+    outputs = torch.cat([F.log_softmax(network(part), 1) for part in x.split(1000)])
+    network.train(training)
+    return outputs
+
+
+def _finish(
+    folder: RunFolder,
+    benchmark: BenchmarkRecipe,
+    method: Method,
+    one: _Run,
+    progress: Progress,
+    seed: int,
+    paper_epochs: int | None,
+) -> None:
+    """The best epoch's numbers on disk."""
+    scores = one.scores(method.mc_samples)
+    test = scores["test"]
+    if folder is not one.folder:
+        folder.start_matrix(1, np.array([[progress.untrained]]))
+    folder.append_row(1, np.array([test["accuracy"]]))
+    facts = {"batch_norm": "running", "mc_samples": method.mc_samples}
+    folder.append_event("evaluation", after_task=1, test_task=1, **test, **facts)
+    folder.append_event("end", status="finished")
+    epochs = method.train.epochs
+    network = one.learner.network
+    accuracy = test["accuracy"]
+    folder.write_json(
+        "summary.json",
+        {
+            "benchmark": benchmark.name,
+            "strategy": method.name,
+            "hash": folder.path.parent.name.rpartition("-")[2],
+            "seed": seed,
+            "average_accuracy": accuracy,
+            "learning_accuracy": accuracy,
+            "average_incremental_accuracy": accuracy,
+            "train_accuracy": progress.best["train_accuracy"],
+            "validation_accuracy": scores["validation"]["accuracy"] if "validation" in scores else None,
+            "test_accuracy": accuracy,
+            "best_epoch": progress.best["epoch"],
+            "nll": test["nll"],
+            "ece": test["ece"],
+            "seconds_train": round(progress.seconds_train, 3),
+            "seconds_eval": round(progress.seconds_eval, 3),
+            **facts,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "weight_bits": 1 if isinstance(one.learner.optimizer, BinaryOptimizer) else 32,
+            "num_tasks": 1,
+            "epochs": epochs,
+            "device": one.device,
+            "protocol": [f"epochs {epochs} of {paper_epochs}"] if paper_epochs and epochs < paper_epochs else [],
+        },
+    )
