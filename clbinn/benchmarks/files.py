@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import DataError, RecipeError
+from ..errors import DataError
 from .data import search_roots
 from .idx import find_idx, read_idx
 
@@ -16,9 +16,9 @@ __all__ = ["find_path", "idx", "images", "npz"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def idx(path: str | None, data_root: str | Path | None = None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def idx(path: str, data_root: str | Path | None = None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """A folder with the four files that MNIST has, plain or gzipped; see `clbinn.benchmarks.idx`."""
-    folder = find_path("idx", path, data_root)
+    folder = find_path(path, data_root)
     stems = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
     x_train, y_train, x_test, y_test = (
         read_idx(find_idx(folder, stem), 3 if "images" in stem else 1) for stem in stems
@@ -26,13 +26,14 @@ def idx(path: str | None, data_root: str | Path | None = None) -> tuple[tuple[Te
     return (x_train, y_train), (x_test, y_test)
 
 
-def npz(path: str | None, data_root: str | Path | None = None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def npz(path: str, data_root: str | Path | None = None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """A NumPy archive with train_images, train_labels, test_images and test_labels; objects are not unpickled."""
-    file = find_path("npz", path, data_root)
+    file = find_path(path, data_root)
     names = ("train_images", "train_labels", "test_images", "test_labels")
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
+        with file.open("rb") as opened:
+            archive = np.load(opened, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{file} is a single array; an archive (.npz) with {', '.join(names)} is needed.")
             missing = [name for name in names if name not in archive.files]
             if missing:
@@ -44,7 +45,7 @@ def npz(path: str | None, data_root: str | Path | None = None) -> tuple[tuple[Ar
 
 
 def images(
-    path: str | None, data_root: str | Path | None = None, size: int | None = None
+    path: str, data_root: str | Path | None = None, size: int | None = None
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """A folder with train/CLASS/*.png and test/CLASS/*.png (or other image files); classes in order of their names.
 
@@ -53,7 +54,7 @@ def images(
         data_root: where a relative path may start.
         size: height and width that all images are resized to; None: they must be of one size.
     """
-    folder = find_path("images", path, data_root)
+    folder = find_path(path, data_root)
     names = sorted(entry.name for entry in _entries(folder / "train") if entry.is_dir())
     if not names:
         raise DataError(f"{folder / 'train'} has no folders, one per class.")
@@ -81,15 +82,12 @@ def images(
     return parts[0], parts[1]
 
 
-def find_path(dataset: str, path: str | None, data_root: str | Path | None) -> Path:
+def find_path(path: str, data_root: str | Path | None) -> Path:
     """The recipe's `path`: absolute, or below the working folder, or below one of the data roots.
 
     Raises:
-        RecipeError: if the recipe gives no path.
         DataError: if nothing is there.
     """
-    if not path:
-        raise RecipeError(f"Dataset {dataset} needs `path`: where its files are.")
     given = Path(path).expanduser()
     places = [given] if given.is_absolute() else [given, *(root / given for root in search_roots(data_root))]
     for place in places:

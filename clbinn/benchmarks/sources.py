@@ -1,6 +1,5 @@
 """Sources of images and labels: a name in a recipe, to tensors that have been checked."""
 
-import difflib
 import importlib
 import inspect
 import traceback
@@ -68,7 +67,7 @@ def load_source(spec: SourceSpec, data_root: str | Path | None = None, download:
         download: whether a named data set may be downloaded; None leaves it to the recipe.
 
     Raises:
-        RecipeError: if there is no such source, or an option that it doesn't know.
+        RecipeError: if the source has no such option, or sizes ask for more than there is.
         DataError: if data are missing, damaged or don't fit.
     """
     options = dict(spec.options)
@@ -118,10 +117,6 @@ def stratified(targets: Tensor, size: int, seed: int = 0) -> Tensor:
 
 
 def _named(name: str, options: dict[str, Any], places: dict[str, Any]) -> tuple[Split, Split]:
-    if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(SOURCES)}, or package.module:function."
-        raise RecipeError(f"There is no dataset {name!r}: {hint}")
     function = SOURCES[name]
     parameters = inspect.signature(function).parameters
     wanted = {key: value for key, value in places.items() if key in parameters}
@@ -189,7 +184,7 @@ def _tensor(name: str, what: str, values: Any) -> Tensor:
 def _channels_first(x: Tensor) -> Tensor:
     if x.ndim == 3:
         return x.unsqueeze(1)
-    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3):
         return x.permute(0, 3, 1, 2)
     return x
 

@@ -153,9 +153,6 @@ def _moments(source: Source, normalise: Normalise | None) -> tuple[float | Seque
             raise RecipeError(
                 f"normalise.{word} has {len(value)} numbers, but {source.name} has {source.shape[0]} channel(s)."
             )
-    std = normalise.std if isinstance(normalise.std, list) else [normalise.std]
-    if min(std) <= 0:
-        raise RecipeError(f"normalise.std must be above 0, not {normalise.std}.")
     return normalise.mean, normalise.std
 
 

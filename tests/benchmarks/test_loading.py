@@ -1,0 +1,221 @@
+import pytest
+import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks.utils import DataAttribute, TaskLabels
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
+from avalanche.benchmarks.utils.data_loader import ReplayDataLoader, TaskBalancedDataLoader
+from avalanche.core import SupervisedPlugin
+from avalanche.logging import BaseLogger
+from avalanche.models import SimpleMLP
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.supervised import EWC, JointTraining, Naive
+
+from clbinn.benchmarks import FastLoadingPlugin, ResidentData, TensorLoader, TensorTask
+from clbinn.benchmarks.loading import epoch_order
+
+
+def task(n=23, seed=0, permuted=True):
+    generator = torch.Generator().manual_seed(seed)
+    raw = torch.randint(0, 256, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    permutation = torch.randperm(16, generator=generator) if permuted else None
+    return TensorTask(raw, torch.arange(n) % 3, permutation=permutation, mean=0.2, std=0.4)
+
+
+def wrap(data, label=0, **options):
+    attributes = [DataAttribute(data.targets.tolist(), "targets"), TaskLabels([label] * len(data))]
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes, **options)
+
+
+def stream(count=2, numbered=False, **options):
+    data = [wrap(task(seed=i), i if numbered else 0, **options) for i in range(count)]
+    return with_classes_timeline(with_task_labels(benchmark_from_datasets(train=data, test=data)))
+
+
+class Recorder(SupervisedPlugin):
+    """Keeps the loaders and the mini-batches of a strategy."""
+
+    def __init__(self):
+        super().__init__()
+        self.train, self.eval, self.loaders = [], [], []
+
+    def before_training_iteration(self, strategy, **kwargs):
+        self.loaders.append(strategy.dataloader)
+        self.train.append((strategy.mb_x.clone(), strategy.mb_y.clone(), strategy.mb_task_id.clone()))
+
+    def before_eval_iteration(self, strategy, **kwargs):
+        self.loaders.append(strategy.dataloader)
+        self.eval.append((strategy.mb_x.clone(), strategy.mb_y.clone(), strategy.mb_task_id.clone()))
+
+
+def naive(*plugins, kind=Naive, epochs=2, **options):
+    torch.manual_seed(0)
+    model = SimpleMLP(num_classes=3, input_size=16, hidden_size=4, hidden_layers=1)
+    recorder = Recorder()
+    settings = {"train_mb_size": 5, "train_epochs": epochs, "eval_mb_size": 7, "criterion": torch.nn.CrossEntropyLoss()}
+    strategy = kind(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        plugins=[*plugins, recorder],
+        evaluator=EvaluationPlugin(loggers=[BaseLogger()]),
+        **(settings | options),
+    )
+    return strategy, recorder
+
+
+def equal(first, second):
+    return len(first) == len(second) and all(
+        torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_an_epoch_holds_every_image_once_in_a_seeded_order():
+    data = task()
+    loader = TensorLoader(ResidentData((data,)), 5, True, 7)
+    batches = list(loader)
+    assert [len(x) for x, _ in batches] == [5, 5, 5, 5, 3]
+    assert len(loader) == 5
+    order = epoch_order(23, 7, 0)
+    x, y = data.batch(order)
+    assert sorted(order.tolist()) == list(range(23))
+    assert torch.equal(torch.cat([b[0] for b in batches]), x)
+    assert torch.equal(torch.cat([b[1] for b in batches]), y)
+
+
+def test_orders_differ_between_epochs_seeds_and_experiences():
+    orders = {tuple(epoch_order(50, *seeds).tolist()) for seeds in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]}
+    assert len(orders) == 4
+
+
+def test_an_epoch_can_be_given_again_whatever_came_between():
+    loader = TensorLoader(ResidentData((task(),)), 5, True, 1)
+    epochs = [list(loader) for _ in range(3)]
+    torch.manual_seed(5)
+    torch.rand(100)
+    loader.epoch = 1
+    assert equal(list(loader), epochs[1])
+    assert not equal(epochs[0], epochs[1])
+    assert loader.epoch == 2
+
+
+def test_the_global_random_state_is_left_alone():
+    before = torch.get_rng_state()
+    list(TensorLoader(ResidentData((task(),)), 5, True, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [10, 10, 3]), (True, [10, 10])])
+def test_without_shuffling_images_come_in_order_with_their_task_label(drop_last, sizes):
+    data = task()
+    batches = list(TensorLoader(ResidentData((data,)), 10, False, task_label=3, drop_last=drop_last))
+    assert [len(x) for x, _, _ in batches] == sizes
+    assert torch.equal(torch.cat([x for x, _, _ in batches]), data.batch(torch.arange(sum(sizes)))[0])
+    assert {int(t) for _, _, labels in batches for t in labels} == {3}
+
+
+def test_mixed_parts_keep_their_own_labels():
+    parts = (task(seed=1), task(seed=2))
+    labels = torch.tensor([0] * 23 + [1] * 23)
+    x, y, t = map(torch.cat, zip(*TensorLoader(ResidentData(parts, None, labels), 8, True, 0), strict=True))
+    order = epoch_order(46, 0, 0)
+    whole = [torch.cat(both) for both in zip(*(p.batch(torch.arange(23)) for p in parts), strict=True)]
+    assert torch.equal(x, whole[0][order])
+    assert torch.equal(y, whole[1][order])
+    assert torch.equal(t, labels[order])
+
+
+def test_the_plugin_gives_a_strategy_the_images_that_avalanche_would_give():
+    benchmark = stream()
+    slow, slow_record = naive()
+    fast, fast_record = naive(FastLoadingPlugin(seed=3))
+    for strategy in (slow, fast):
+        strategy.train(benchmark.train_stream[0])
+        strategy.eval(benchmark.test_stream)
+    assert {type(loader) for loader in fast_record.loaders} == {TensorLoader}
+    assert TensorLoader not in {type(loader) for loader in slow_record.loaders}
+    shapes = [[tuple(part.shape) for part in batch] for batch in fast_record.train]
+    assert shapes == [[tuple(part.shape) for part in batch] for batch in slow_record.train]
+    for epoch in (slice(0, 5), slice(5, 10)):
+        rows = [{tuple(x.flatten().tolist()) for b in r.train[epoch] for x in b[0]} for r in (slow_record, fast_record)]
+        assert rows[0] == rows[1]
+        assert len(rows[0]) == 23
+    assert equal(fast_record.eval, slow_record.eval)
+
+
+def test_training_data_depend_on_seed_experience_and_epoch_alone():
+    benchmark = stream()
+    records = []
+    for eval_every in (-1, 1):
+        strategy, record = naive(FastLoadingPlugin(seed=3), eval_every=eval_every)
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+            if eval_every > 0:
+                strategy.eval(benchmark.test_stream)
+                torch.rand(7)
+        records.append(record.train)
+    assert equal(*records)
+    batches = [tuple(batch[1].tolist()) for batch in records[0]]
+    epochs = [tuple(batches[i : i + 5]) for i in range(0, 20, 5)]
+    assert len(set(epochs)) == 4
+
+
+def test_training_numbers_are_those_of_the_same_batches_in_a_bare_loop():
+    benchmark = stream(1)
+    strategy, _ = naive(FastLoadingPlugin(seed=3))
+    strategy.train(benchmark.train_stream[0])
+    torch.manual_seed(0)
+    model = SimpleMLP(num_classes=3, input_size=16, hidden_size=4, hidden_layers=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = task(seed=0)
+    for epoch in range(2):
+        for index in epoch_order(23, 3, 0, epoch).split(5):
+            x, y = data.batch(index)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    for mine, theirs in zip(model.parameters(), strategy.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_replay_keeps_its_own_loader(first):
+    plugins = [FastLoadingPlugin(), ReplayPlugin(mem_size=10)]
+    strategy, record = naive(*(plugins if first else reversed(plugins)))
+    benchmark = stream()
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert type(record.loaders[0]) is TensorLoader
+    assert type(record.loaders[-1]) is ReplayDataLoader
+
+
+def test_transforms_keep_avalanches_loader():
+    benchmark = stream(transform_groups={"train": torch.neg, "eval": None})
+    strategy, record = naive(FastLoadingPlugin())
+    strategy.train(benchmark.train_stream[0])
+    assert type(record.loaders[0]) is TaskBalancedDataLoader
+    strategy.eval(benchmark.test_stream[0])
+    assert type(record.loaders[-1]) is TensorLoader
+
+
+def test_several_tasks_in_one_experience_stay_balanced():
+    strategy, record = naive(FastLoadingPlugin(), kind=JointTraining)
+    strategy.train(stream(numbered=True).train_stream)
+    assert type(record.loaders[0]) is TaskBalancedDataLoader
+    strategy, record = naive(FastLoadingPlugin(), kind=JointTraining)
+    strategy.train(stream().train_stream)
+    assert type(record.loaders[0]) is TensorLoader
+    assert len({tuple(x.flatten().tolist()) for b in record.train[:10] for x in b[0]}) == 46
+
+
+def test_arguments_of_train_reach_the_loader():
+    strategy, record = naive(FastLoadingPlugin(), epochs=1)
+    strategy.train(stream(1).train_stream, shuffle=False, drop_last=True, num_workers=0)
+    expected = [task(seed=0).batch(index) for index in torch.arange(20).split(5)]
+    assert equal([batch[:2] for batch in record.train], expected)
+
+
+def test_ewc_runs_with_it():
+    strategy, record = naive(FastLoadingPlugin(), kind=EWC, ewc_lambda=1.0)
+    benchmark = stream()
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert {type(loader) for loader in record.loaders} == {TensorLoader}

