@@ -1,6 +1,6 @@
 """The appendix's tables as recipes, benchmarks/paper/*.yaml: one set of data, and the methods that learn it.
 
-A method is a strategy recipe whose `target` is an optimizer, with what its table says beside. `defaults` lie under every
+A method is a strategy recipe whose `target` is an optimizer, with what its table says beside. `defaults` lie under each
 method; `sweep` makes one method for each value of one field.
 """
 
@@ -25,7 +25,7 @@ class ScheduleSpec(Model):
     """A schedule of `clbinn.optim.schedules`; `total` is the training's length where it takes one and none is given."""
 
     target: Target
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     unit: Literal["epoch", "iteration"] = "epoch"
 
 
@@ -39,12 +39,12 @@ class Pretraining(Model):
 class Method(StrategyRecipe):
     """One row of a table."""
 
-    schedules: list[ScheduleSpec] = []
+    schedules: list[ScheduleSpec] = Field(default_factory=list)
     validation: float = Field(0.1, ge=0, lt=1)
     augment: bool = False
     data_factor: float = Field(1.0, gt=0)
     mc_samples: int = Field(0, ge=0)
-    also_mc_samples: list[int] = []
+    also_mc_samples: list[int] = Field(default_factory=list)
     pretraining: Pretraining | None = None
 
 
@@ -113,7 +113,7 @@ def _swept(method: dict[str, Any]) -> list[dict[str, Any]]:
 def _overridden(data: Any, overrides: Sequence[str], prefix: str = "") -> Any:
     source = _source(data, "paper recipe")
     for override in overrides:
-        recipes._override(source, override, prefix)
+        recipes.apply_override(source, override, prefix)
     return source.data
 
 

@@ -239,7 +239,7 @@ def evaluate(learner: Learner, data: Any, mc_samples: int, seed: int, device: st
 def _plain_log_probs(network: nn.Module, x: Tensor) -> Tensor:
     training = network.training
     network.eval()
-    outputs = torch.cat([F.log_softmax(network(part), 1) for part in x.split(1000)])
+    outputs = torch.cat([F.log_softmax(network(part), 1) for part in torch.split(x, 1000)])
     network.train(training)
     return outputs
 

@@ -104,7 +104,7 @@ def build_optimizer(method: Method, network: nn.Module, num_data: float, seed: i
 
 def build_schedules(specs: list[ScheduleSpec], optimizer: Any, epochs: int, steps: int) -> list[tuple[str, Any]]:
     """(unit, schedule) of each; `total` becomes the length of the training in that unit unless it is given."""
-    schedules = []
+    schedules: list[tuple[str, Any]] = []
     for spec in specs:
         target = import_target(spec.target, "schedules")
         total = {"total": epochs * (steps if spec.unit == "iteration" else 1)}

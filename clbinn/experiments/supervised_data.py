@@ -39,7 +39,7 @@ class Experiment:
         """
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.train), generator=generator).to(device)
-        for index in order.split(batch_size):
+        for index in torch.split(order, batch_size):
             if len(index) < batch_size < len(order):
                 return
             x, y = self.train.batch(index)
@@ -66,7 +66,7 @@ def load_experiment(
         raise RecipeError(f"{benchmark.name}: a supervised experiment needs a `source`")
     source = load_source(benchmark.source, data_root)
     normalise = benchmark.source.normalise
-    affine = {} if normalise is None else {"mean": normalise.mean, "std": normalise.std}
+    mean, std = (0.0, 1.0) if normalise is None else (normalise.mean, normalise.std)
     total = len(source.train_targets)
     held_out = round(total * validation)
     if validation and not 0 < held_out < total:
@@ -76,12 +76,12 @@ def load_experiment(
 
     def part(rows: Tensor) -> TensorTask:
         rows = rows.sort().values
-        return TensorTask(images, source.train_targets[rows], rows=rows, **affine)
+        return TensorTask(images, source.train_targets[rows], rows=rows, mean=mean, std=std)
 
     return Experiment(
         train=part(order[held_out:]),
         validation=part(order[:held_out]) if held_out else None,
-        test=TensorTask(source.test_images, source.test_targets, **affine),
+        test=TensorTask(source.test_images, source.test_targets, mean=mean, std=std),
         num_classes=int(source.train_targets.max()) + 1,
     )
 

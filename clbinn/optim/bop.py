@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clbinn.optim._binary import FlatState, check_at_least
-from clbinn.optim._gradient import GradientOptimizer
+from clbinn.optim._gradient import GradientOptimizer, chunks
 
 __all__ = ["Bop", "bop", "bop_negative"]
 
@@ -94,13 +94,9 @@ class Bop(GradientOptimizer):
         return flat.tensors["weight"]
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        bop(
-            flat.tensors["weight"],
-            flat.tensors["average"],
-            self._mean_gradient(flat, samples),
-            adaptivity=group["adaptivity"],
-            threshold=group["threshold"],
-        )
+        gradient = self._mean_gradient(flat, samples)
+        for piece in chunks(flat.tensors["weight"], flat.tensors["average"], gradient):
+            bop(*piece, adaptivity=group["adaptivity"], threshold=group["threshold"])
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         return flat.tensors["weight"].clone() if flat.params else torch.empty(0)

@@ -19,32 +19,30 @@ from torch import Tensor
 
 from clbinn import bernoulli
 from clbinn.optim._binary import FlatState, check_at_least
-from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
+from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam, chunks
+from clbinn.optim._noise import tanh
 
 __all__ = ["PMF", "exact_gradient", "identity_gradient"]
 
 
-def exact_gradient(plus: Tensor, minus: Tensor, gradient: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def exact_gradient(soft: Tensor, gradient: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """β (diag(u) - u uᵀ) q g, for the logits of +1 and of -1.
 
     Args:
-        plus: a₊, any shape.
-        minus: a₋, of the same shape.
+        soft: w = u₊ - u₋, any shape.
         gradient: g, of the same shape.
         beta: β > 0.
     """
-    soft = torch.sub(plus, minus).mul_(beta / 2).tanh_()
-    to_plus = soft.square_().neg_().add_(1).mul_(beta / 2).mul_(gradient)
+    to_plus = torch.mul(soft, soft).neg_().add_(1).mul_(beta / 2).mul_(gradient)
     return to_plus, to_plus.neg()
 
 
-def identity_gradient(plus: Tensor, minus: Tensor, gradient: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def identity_gradient(soft: Tensor, gradient: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The authors' variant, β (I - v vᵀ) q g with v = softmax(β u); arguments as in `exact_gradient`.
 
     The identity in place of diag(u) lets a gradient through to certain weights as well.
     """
-    soft = torch.tanh((plus - minus) * (beta / 2))
-    again = torch.tanh(soft * (beta / 2))  # v₊ - v₋, as u₊ - u₋ is `soft`
+    again = tanh(soft * (beta / 2))  # v₊ - v₋
     v_plus, v_minus = (1 + again) / 2, (1 - again) / 2
     return beta * gradient * (1 - v_plus * again), beta * gradient * (-1 - v_minus * again)
 
@@ -136,16 +134,22 @@ class PMF(GradientOptimizer):
         return uniform
 
     def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return torch.sub(flat.tensors["plus"], flat.tensors["minus"]).mul_(group["beta"] / 2).tanh_()
+        soft = torch.empty_like(flat.tensors["plus"])
+        for out, plus, minus in chunks(soft, flat.tensors["plus"], flat.tensors["minus"]):
+            tanh(torch.sub(plus, minus, out=out).mul_(group["beta"] / 2))
+        flat.scratch["soft"] = soft
+        return soft
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        plus, minus = flat.tensors["plus"], flat.tensors["minus"]
-        gradients = GRADIENTS[group["jacobian"]](plus, minus, self._mean_gradient(flat, samples), group["beta"])
-        if group["step"] % group["rho_interval"] == 0:
-            group["beta"] = min(group["beta"] * group["rho"], group["beta_max"])
-        first = [flat.tensors["plus_exp_avg"], flat.tensors["minus_exp_avg"]]
-        second = [flat.tensors["plus_exp_avg_sq"], flat.tensors["minus_exp_avg_sq"]]
-        adam_step([plus, minus], gradients, first, second, group, group["weight_decay"])
+        gradient = self._mean_gradient(flat, samples)
+        names = ("plus", "minus", "plus_exp_avg", "minus_exp_avg", "plus_exp_avg_sq", "minus_exp_avg_sq")
+        beta, step = group["beta"], group["step"]
+        for piece in chunks(flat.scratch.pop("soft"), gradient, *(flat.tensors[name] for name in names)):
+            to_logits = GRADIENTS[group["jacobian"]](piece[0], piece[1], beta)
+            group["step"] = step  # one step for all pieces
+            adam_step(piece[2:4], to_logits, piece[4:6], piece[6:8], group, group["weight_decay"])
+        if step % group["rho_interval"] == 0:
+            group["beta"] = min(beta * group["rho"], group["beta_max"])
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         return bernoulli.mode(flat.tensors["plus"] - flat.tensors["minus"]) if flat.params else torch.empty(0)
