@@ -136,13 +136,16 @@ def run(
     from clbinn.experiments.grid import run_grid
 
     results = run_grid(stream, methods, seeds, out=out, progress=True, **settings)
-    click.echo(terminal.matrices([result.path for result in results if result.status in ("done", "skipped")]))
-    folder = out / stream.name
-    if any(result.status in ("done", "skipped") for result in results):
-        click.echo(f"Report: {report.build(folder)}")
-    failed = [result for result in results if result.status not in ("done", "skipped")]
+    failed = [result for result in results if result.status == "failed"]
+    finished = [result.path for result in results if result.status in ("done", "skipped")]
+    if finished:
+        click.echo(terminal.matrices(finished))
+        click.echo(f"\nReport: {report.build(out / stream.name)}")
     if failed:
-        raise RunError(f"{len(failed)} of {len(results)} runs did not finish; the same command tries them again")
+        raise RunError(
+            f"{len(failed)} of {len(results)} runs failed; the same command tries them again\n"
+            + "\n".join(f"{result.strategy}, seed {result.seed}: {result.message}" for result in failed)
+        )
 
 
 @cli.command()
@@ -301,8 +304,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except RunError as error:
         _leave(str(error), 1)
     except (KeyboardInterrupt, click.Abort) as error:
-        click.echo(f"\nclbinn: {str(error) or 'interrupted'}", err=True)
-        sys.exit(getattr(error, "status", 130))
+        interrupt = error.__cause__ or error  # click wraps what it takes for a mere Ctrl-C
+        click.echo(f"\nclbinn: {str(interrupt) or 'interrupted'}", err=True)
+        sys.exit(getattr(interrupt, "status", 130))
     except BrokenPipeError:  # the reader (head, less) has gone
         sys.stderr.close()
         sys.exit(0)

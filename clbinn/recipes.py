@@ -21,6 +21,7 @@ from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 from clbinn.yaml_source import Fault, Place, Position, Source, raise_faults
 
 __all__ = [
+    "apply_override",
     "catalogue",
     "catalogue_folder",
     "dump",
@@ -74,6 +75,39 @@ def split_overrides(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     for override in overrides:
         (of_benchmark if override.startswith(BENCHMARK_PREFIX) else of_strategy).append(override)
     return of_benchmark, of_strategy
+
+
+def apply_override(source: Source, override: str, prefix: str = "") -> None:
+    """Put the value of `KEY=VALUE` where KEY, without the prefix, says; mappings on the way there are made.
+
+    Raises:
+        RecipeError: KEY leads nowhere, or VALUE isn't YAML.
+    """
+    position = Position(f"--set {override}")
+    key, equals, text = override.partition("=")
+    steps = key.strip().removeprefix(prefix).split(".")
+    if not equals or not all(steps):
+        raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
+    place: Place = ()
+    data = source.data
+    for step in steps:
+        at = place
+        if isinstance(data, list):
+            if not step.isdecimal() or int(step) >= len(data):
+                raise_faults([Fault(position, at, f"expected an index from 0 to {len(data) - 1}, not '{step}'")])
+            place = (*place, int(step))
+            data = data[int(step)]
+        elif isinstance(data, dict):
+            place = (*place, step)
+            if len(place) < len(steps) and data.get(step) is None:
+                source.put(place, Source({}, {(): position}))
+            data = data.get(step)
+        else:
+            raise_faults([Fault(position, at, f"holds a plain value, and so has no '{step}'")])
+    source.put(place, yaml_source.parse(text, str(position), whole=True))
+
+
+_override = apply_override
 
 
 def catalogue_folder(kind: Kind) -> Path:
@@ -153,7 +187,7 @@ def recipe_hash(benchmark: BenchmarkRecipe, strategy: StrategyRecipe) -> str:
 def _load(model: type[Recipe], kind: Kind, name: str | Path, overrides: Sequence[str], prefix: str = "") -> Recipe:
     source = _resolve(kind, _find(kind, name), ())
     for override in overrides:
-        _override(source, override, prefix)
+        apply_override(source, override, prefix)
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
@@ -224,32 +258,6 @@ def _merge(base: Source, own: Source, place: Place) -> None:
 
 def _chooses_anew(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return any(word in new and word in old and new[word] != old[word] for word in CHOOSERS)
-
-
-def _override(source: Source, override: str, prefix: str) -> None:
-    """Put the value of `KEY=VALUE` where KEY says; mappings on the way there are made."""
-    position = Position(f"--set {override}")
-    key, equals, text = override.partition("=")
-    steps = key.strip().removeprefix(prefix).split(".")
-    if not equals or not all(steps):
-        raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
-    place: Place = ()
-    data = source.data
-    for step in steps:
-        at = place
-        if isinstance(data, list):
-            if not step.isdecimal() or int(step) >= len(data):
-                raise_faults([Fault(position, at, f"expected an index from 0 to {len(data) - 1}, not '{step}'")])
-            place = (*place, int(step))
-            data = data[int(step)]
-        elif isinstance(data, dict):
-            place = (*place, step)
-            if len(place) < len(steps) and data.get(step) is None:
-                source.put(place, Source({}, {(): position}))
-            data = data.get(step)
-        else:
-            raise_faults([Fault(position, at, f"holds a plain value, and so has no '{step}'")])
-    source.put(place, yaml_source.parse(text, str(position), whole=True))
 
 
 def _plain(recipe: BaseModel) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -157,3 +158,22 @@ def test_json_schemas_are_written_for_editors(tmp_path):
     subprocess.run([sys.executable, "-m", "clbinn.schema", tmp_path / "new"], check=True)
     written = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "new").iterdir()}
     assert written == json_schemas()
+
+
+@pytest.mark.parametrize("name", ["benchmark", "strategy"])
+def test_json_schemas_in_the_docs_are_up_to_date(name):
+    path = Path(__file__).parents[1] / "docs" / "schema" / f"{name}.json"
+    if not path.exists():
+        pytest.skip("the docs are not beside the tests")
+    shipped, current = json.loads(path.read_text(encoding="utf-8")), json_schemas()[name]
+    assert _words(shipped) == _words(current)
+
+
+def _words(schema):
+    """All property names, choices and defaults, without what pydantic's versions may spell differently."""
+    if isinstance(schema, list):
+        return set().union(*map(_words, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = {str(schema[key]) for key in ("const", "enum", "default", "pattern") if key in schema}
+    return own | set(schema.get("properties", {})) | set().union(*map(_words, schema.values()))
