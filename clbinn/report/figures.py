@@ -290,7 +290,8 @@ def matrices(stream: Stream, path: Path) -> bool:
     width = (WIDTH - 1.0) / max(columns, 3)
     low = _low([mean for _, mean in found])
     with _quiet_style():
-        figure = Figure(figsize=(columns * width + 1.0, rows * (width + 0.2)), layout="constrained")
+        figure = Figure(figsize=(columns * width + 1.0, rows * (width + 0.4)), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.09)  # a title keeps off the labels above it
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in panels[len(found) :]:
             axes.set_visible(False)

@@ -199,10 +199,20 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _runs(stream: Stream) -> str:
-    rows = "".join(_run(run) for group in stream.groups for run in group.runs)
+    rest = [run for run in stream.runs if run.status != "finished"]
+    done = [run for run in stream.runs if run.status == "finished"]
+    text = "<h2>Runs</h2>"
+    if rest:
+        text += _run_table(rest)
+    if done:
+        text += f"<details><summary>{len(done)} finished</summary>{_run_table(done)}</details>"
+    return text
+
+
+def _run_table(runs: Sequence[Run]) -> str:
     heads = "".join(_head(t) for t in ("Run", "Seed", "Status", "ACC, %", "Training"))
-    table = f"<table class=text><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<h2>Runs</h2>{_scroll(table)}"
+    rows = "".join(_run(run) for run in runs)
+    return _scroll(f"<table class=text><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
 
 
 def _run(run: Run) -> str:
