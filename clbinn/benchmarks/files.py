@@ -1,6 +1,7 @@
 """Sources from the user's own files: IDX, NPZ, and a folder of images per class."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from .idx import find_idx, read_idx
 __all__ = ["find_path", "idx", "images", "npz"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# What NumPy and zipfile raise for archives that are damaged, encrypted, too large or packed in an unknown way.
+_BAD_ARCHIVE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def idx(path: str, data_root: str | Path | None = None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -39,7 +52,7 @@ def npz(path: str, data_root: str | Path | None = None) -> tuple[tuple[Array, Ar
             if missing:
                 raise DataError(f"{file} has no {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}.")
             x_train, y_train, x_test, y_test = (archive[name] for name in names)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _BAD_ARCHIVE as error:
         raise DataError(f"{file} can't be read: {error}") from error
     return (x_train, y_train), (x_test, y_test)
 

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -268,6 +268,19 @@ def nan_at(image):
 def test_arrays_that_do_not_fit_give_one_message(tmp_path, changed, message):
     with pytest.raises(DataError, match=message):
         npz(tmp_path, **arrays(**changed))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3))
+def test_a_damaged_npz_is_read_or_gives_one_message(tmp_path_factory, damage):
+    file = tmp_path_factory.mktemp("npz") / "data.npz"
+    np.savez_compressed(file, **arrays())
+    content = bytearray(file.read_bytes())
+    for position, value in damage:
+        content[int(position * len(content))] = value
+    file.write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert load("npz", path=str(file)).shape == (1, 5, 4)
 
 
 def test_npz_faults_name_the_file(tmp_path):
