@@ -50,8 +50,9 @@ def two_moons(data_root: Path | None = None, noise: float = 0.1, test_points: in
     train_x, train_y = make_moons(200, noise=noise, random_state=0)
     test_x, test_y = make_moons(test_points, noise=noise, random_state=1)
     mean, std = train_x.mean(0), train_x.std(0)
-    arrays = ((train_x - mean) / std, train_y, (test_x - mean) / std, test_y)
-    return Points("two moons", *(torch.from_numpy(array).float() for array in arrays), regression=False)
+    x, y = (torch.from_numpy(array).float() for array in ((train_x - mean) / std, train_y))
+    held_x, held_y = (torch.from_numpy(array).float() for array in ((test_x - mean) / std, test_y))
+    return Points("two moons", x, y, held_x, held_y, regression=False)
 
 
 def snelson(data_root: Path | None = None, path: str | None = None, held_out: int = 20) -> Points:
@@ -99,7 +100,7 @@ def _numbers(place: str, name: str) -> list[float]:
     where = f"{place.rstrip('/')}/{name}"
     try:
         if place.startswith(("http://", "https://", "file://")):
-            with urlopen(where, timeout=30) as answer:  # noqa: S310: the schemes are those above
+            with urlopen(where, timeout=30) as answer:  # noqa: S310
                 text = answer.read(1_000_000).decode()
         else:
             text = Path(where).expanduser().read_text()
