@@ -57,6 +57,8 @@ class VCL(Naive):
         UserError: An option is out of its range, or the network has parameters outside linear layers.
     """
 
+    adapted_dataset: Any
+
     def __init__(
         self,
         *,
@@ -119,9 +121,12 @@ class VCL(Naive):
         return loss + self.kl() / num_data
 
     def _sampled_logits(self, x: Tensor, task: Tensor | None, samples: int, generator: Generator) -> Tensor:
-        with self.draw.of(samples, len(x), generator):
+        rows = len(x)
+        if task is not None and is_multi_task_module(self.model):  # it picks rows by their task labels
+            x, task = x.repeat(samples, *[1] * (x.ndim - 1)), task.repeat(samples)
+        with self.draw.of(samples, rows, generator):
             logits: Tensor = avalanche_forward(self.model, x, task)
-        return logits.view(samples, len(x), -1)
+        return logits.view(samples, rows, -1)
 
     def _task_labels(self) -> Tensor | None:
         """Task labels of the mini-batch, `(n,)`; None where the stream has none."""

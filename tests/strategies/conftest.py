@@ -1,15 +1,18 @@
-"""Small streams made in memory."""
+"""Small streams made in memory, and how well a strategy does on them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
+from avalanche.core import SupervisedPlugin
 from torch.utils.data import TensorDataset
 
-FEATURES, CLASSES = 6, 3
+from clbinn.nn import MLP
+
+FEATURES, CLASSES = 12, 3
 
 
 def blobs(task: int, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,14 +38,55 @@ def make_stream() -> Callable[..., Any]:
 
     def make(tasks: int = 2, count: int = 60, labelled: bool = False) -> Any:
         generator = torch.Generator().manual_seed(7)
-        streams = {}
-        for name in ("train", "test"):
-            streams[name] = [
+        streams = {
+            name: [
                 _make_taskaware_classification_dataset(
                     Tasks(*blobs(task, count, generator)), task_labels=task if labelled else 0
                 )
                 for task in range(tasks)
             ]
-        return benchmark_from_datasets(**streams)
+            for name in ("train", "test")
+        }
+        return with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
 
     return make
+
+
+@pytest.fixture
+def make_net() -> Callable[..., MLP]:
+    """A function that makes the real network for the blobs, always the same one."""
+
+    def make(hidden: int = 16, **options: Any) -> MLP:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            return MLP(FEATURES, [hidden], CLASSES, **{"norm": "none", "bias": True, **options})
+
+    return make
+
+
+class Outputs(SupervisedPlugin):
+    """Keeps what a strategy says about the samples that it is evaluated on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits: list[torch.Tensor] = []
+        self.targets: list[torch.Tensor] = []
+
+    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
+        self.logits.append(strategy.mb_output.clone())
+        self.targets.append(strategy.mb_y.clone())
+
+
+@pytest.fixture
+def evaluate() -> Callable[..., tuple[torch.Tensor, float]]:
+    """A function that gives a strategy's outputs on an experience, and its accuracy."""
+
+    def run(strategy: Any, experience: Any) -> tuple[torch.Tensor, float]:
+        outputs = Outputs()
+        strategy.plugins.insert(0, outputs)
+        strategy.eval([experience])
+        strategy.plugins.remove(outputs)
+        logits, targets = torch.cat(outputs.logits), torch.cat(outputs.targets)
+        return logits, (logits.argmax(1) == targets).float().mean().item()
+
+    return run

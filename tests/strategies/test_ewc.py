@@ -1,0 +1,157 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from clbinn.errors import UserError
+from clbinn.strategies.ewc import EWC, EWCPlugin, fisher_diagonal
+from clbinn.strategies.naive import Naive
+
+
+def slow_fisher(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Σ_n (∂ ln p(y_n | x_n) / ∂θ)², a backward pass for each sample."""
+    fisher = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for one_x, one_y in zip(x, y, strict=True):
+        log_p = model(one_x.unsqueeze(0)).log_softmax(1)[0, one_y]
+        for name, gradient in zip(fisher, torch.autograd.grad(log_p, list(model.parameters())), strict=True):
+            fisher[name] += gradient.square()
+    return fisher
+
+
+def networks() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        "linear layers": nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)),
+        "no bias, scaled": nn.Sequential(nn.Flatten(), nn.Linear(8, 5, bias=False), nn.Tanh(), nn.Linear(5, 3)),
+        "convolution": nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)),
+        "learned normalisation": nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)),
+    }
+
+
+@pytest.mark.parametrize("kind", networks())
+def test_fisher_is_the_sum_over_single_samples(kind):
+    model = networks()[kind].double().eval()
+    x, y = torch.randn(70, 1, 2, 4, dtype=torch.float64), torch.arange(70) % 3
+    for name, value in slow_fisher(model, x, y).items():
+        torch.testing.assert_close(fisher_diagonal(model, x, y)[name], value)
+
+
+def test_fisher_is_not_that_of_the_mean_gradient():
+    model = networks()["linear layers"].double()
+    x, y = torch.randn(64, 8, dtype=torch.float64), torch.arange(64) % 3
+    nn.functional.cross_entropy(model(x), y).backward()
+    assert fisher_diagonal(model, x, y)["1.weight"].mean() / 64 > 5 * model[1].weight.grad.square().mean()
+
+
+def test_fisher_of_a_layer_used_twice_is_refused():
+    layer = nn.Linear(3, 3)
+    with pytest.raises(UserError, match="more than once"):
+        fisher_diagonal(nn.Sequential(layer, layer), torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
+
+
+@pytest.fixture
+def make_ewc(make_net):
+    def make(**options):
+        return EWC(model=make_net(), evaluator=None, **{"lr": 1e-2, "train_mb_size": 20, "train_epochs": 3} | options)
+
+    return make
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_three_tasks_are_those_of_a_literal_loop(make_net, make_stream, decay):
+    """The whole method with autograd on λ/2 Σ_k Σ F_k (θ - θ_k)², fed with the batches that the strategy saw."""
+    net, stream = make_net(), make_stream(tasks=3)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)  # Adam would blow up rounding where a gradient is near 0
+    strategy = EWC(
+        model=net, optimizer=sgd, evaluator=None, strength=30.0, decay=decay, train_mb_size=20, train_epochs=3
+    )
+    batches = []
+    strategy._before_forward = lambda **_: batches.append((strategy.mb_x.clone(), strategy.mb_y.clone()))
+    for experience in stream.train_stream:
+        strategy.train(experience)
+
+    model, anchors = make_net(), []
+    per_task = len(batches) // 3
+    for task, experience in enumerate(stream.train_stream):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x, y in batches[task * per_task : (task + 1) * per_task]:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            for fisher, anchor in anchors:
+                for name, p in model.named_parameters():
+                    loss = loss + 15.0 * (fisher[name] * (p - anchor[name]).square()).sum()
+            loss.backward()
+            optimizer.step()
+        x, y = (torch.stack([torch.as_tensor(row[k]) for row in experience.dataset]) for k in (0, 1))
+        fisher = {name: value / 60 for name, value in slow_fisher(model, x, y).items()}
+        anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
+        if decay is not None and anchors:
+            fisher = {name: value + decay * anchors[0][0][name] for name, value in fisher.items()}
+        anchors = [(fisher, anchor)] if decay is not None else [*anchors, (fisher, anchor)]
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(dict(strategy.model.named_parameters())[name], p, atol=1e-5, rtol=1e-4)
+
+
+def test_strength_0_is_fine_tuning(make_ewc, make_net, make_stream):
+    weights = []
+    for strategy in (
+        make_ewc(strength=0.0),
+        Naive(model=make_net(), evaluator=None, lr=1e-2, train_mb_size=20, train_epochs=3),
+    ):
+        torch.manual_seed(0)
+        for experience in make_stream().train_stream:
+            strategy.train(experience)
+        weights.append(strategy.model.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name])
+
+
+def test_it_forgets_less_than_fine_tuning(make_ewc, make_stream, evaluate):
+    accuracy = {}
+    for strength in (0.0, 100.0):
+        torch.manual_seed(0)
+        strategy, stream = make_ewc(strength=strength, train_epochs=20), make_stream(count=120)
+        for experience in stream.train_stream:
+            strategy.train(experience)
+        accuracy[strength] = evaluate(strategy, stream.test_stream[0])[1]
+    assert accuracy[100.0] > accuracy[0.0] + 0.05
+
+
+def test_a_part_of_the_samples_estimates_the_whole(make_ewc, make_stream):
+    strategy, stream = make_ewc(), make_stream(count=300)
+    strategy.train(stream.train_stream[0])
+    strategy.experience = stream.train_stream[0]
+    whole = EWCPlugin(1.0).importances(strategy)
+    part = EWCPlugin(1.0, fisher_samples=200, batch_size=64).importances(strategy)
+    again = EWCPlugin(1.0, fisher_samples=200, batch_size=64).importances(strategy)
+    for name, value in whole.items():
+        assert torch.equal(part[name], again[name])
+        assert not torch.equal(part[name], value)
+        torch.testing.assert_close(part[name].sum(), value.sum(), rtol=0.5, atol=0)
+
+
+def test_measuring_leaves_the_mode_of_the_network(make_ewc, make_stream):
+    strategy, stream = make_ewc(), make_stream()
+    strategy.train(stream.train_stream[0])
+    strategy.experience = stream.train_stream[0]
+    before = copy.deepcopy(strategy.model.state_dict())
+    strategy.model.train()
+    EWCPlugin(1.0).importances(strategy)
+    assert strategy.model.training
+    for name, value in strategy.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": -1.0}, "strength must be at least 0"),
+        ({"strength": float("nan")}, "strength must be at least 0"),
+        ({"decay": 1.5}, r"decay must be in \[0, 1\]"),
+        ({"fisher_samples": 0}, "fisher_samples must be at least 1"),
+    ],
+)
+def test_bad_options_are_told(make_ewc, options, message):
+    with pytest.raises(UserError, match=message):
+        make_ewc(**options)

@@ -1,0 +1,18 @@
+import torch
+
+from clbinn.strategies.joint import Joint
+
+
+def test_each_task_trains_on_all_data_so_far(make_net, make_stream, evaluate):
+    strategy = Joint(model=make_net(hidden=64), evaluator=None, lr=1e-2, train_mb_size=20, train_epochs=30)
+    stream = make_stream(tasks=3)
+    seen = []
+    strategy._after_training_epoch = lambda **_: seen.append(strategy.adapted_dataset)
+    for count, experience in enumerate(stream.train_stream, start=1):
+        strategy.train(experience)
+        assert len(seen[-1]) == 60 * count
+    everything = torch.stack([sample[0] for sample in seen[-1]])
+    expected = [sample[0] for experience in stream.train_stream for sample in experience.dataset]
+    assert torch.equal(everything, torch.stack(expected))
+    training = [evaluate(strategy, experience)[1] for experience in stream.train_stream]
+    assert min(training) > 0.9

@@ -1,0 +1,47 @@
+import pytest
+import torch
+from avalanche.training import Naive as AvalancheNaive
+
+from clbinn.errors import UserError
+from clbinn.strategies.naive import Naive
+
+OPTIONS = {"evaluator": None, "train_mb_size": 20, "train_epochs": 2}
+
+
+def trained(strategy, stream):
+    torch.manual_seed(0)
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    return strategy.model.state_dict()
+
+
+def test_with_an_optimizer_it_is_avalanches_own(make_net, make_stream):
+    states = []
+    for kind in (Naive, AvalancheNaive):
+        model = make_net()
+        states.append(
+            trained(kind(model=model, optimizer=torch.optim.Adam(model.parameters()), **OPTIONS), make_stream())
+        )
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name])
+
+
+def test_the_default_optimizer_starts_afresh_at_each_task(make_net, make_stream):
+    ours = trained(Naive(model=make_net(), lr=1e-2, **OPTIONS), make_stream())
+    model = make_net()
+    avalanche = AvalancheNaive(
+        model=model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-2, fused=True), **OPTIONS
+    )
+    torch.manual_seed(0)
+    for experience in make_stream().train_stream:
+        avalanche.train(experience, reset_optimizer_state=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, ours[name])
+
+
+def test_two_step_sizes_are_refused(make_net):
+    model = make_net()
+    with pytest.raises(UserError, match="give `optimizer` or `lr`, not both"):
+        Naive(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), lr=0.1)
+    with pytest.raises(UserError, match="lr must be greater than 0"):
+        Naive(model=model, lr=-1.0)

@@ -1,0 +1,208 @@
+import copy
+import math
+
+import pytest
+import torch
+from avalanche.models import MultiHeadClassifier, MultiTaskModule
+
+from clbinn.errors import UserError
+from clbinn.nn import MLP
+from clbinn.strategies._gaussian import gaussian_layers
+from clbinn.strategies.vcl import VCL, log_mean_probability
+
+
+class Heads(MultiTaskModule):
+    """One hidden layer and a head for each task."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = torch.nn.Linear(12, 8)
+        self.classifier = MultiHeadClassifier(8, 2, masking=False)
+
+    def forward(self, x, task_labels):
+        return self.classifier(self.features(x).relu(), task_labels)
+
+
+@pytest.fixture
+def make_vcl(make_net):
+    def make(model=None, **options):
+        given = {"lr": 1e-2, "train_mb_size": 20, "train_epochs": 3, "num_samples": 4, "mc_samples": 12} | options
+        return VCL(model=model or make_net(), evaluator=None, **given)
+
+    return make
+
+
+def test_log_mean_probability_is_the_mean_of_softmax():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 5, 3, dtype=torch.float64)
+    torch.testing.assert_close(log_mean_probability(logits).exp(), logits.softmax(-1).mean(0))
+
+
+def test_the_prior_of_a_task_is_the_posterior_of_the_one_before(make_vcl, make_stream):
+    strategy, stream = make_vcl(), make_stream()
+    strategy.train(stream.train_stream[0])
+    posterior = copy.deepcopy(dict(strategy.model.named_parameters()))
+    strategy.train(stream.train_stream[1])
+    priors = dict(strategy.model.named_buffers())
+    for name, value in posterior.items():
+        prior = name.replace("_log_variance", "_prior_log_variance") if "log" in name else f"{name}_prior_mean"
+        assert torch.equal(priors[prior], dict(strategy.model.named_parameters())[name])  # carried again at the end
+        assert not torch.equal(priors[prior], value)
+
+
+def test_during_a_task_the_prior_stays(make_vcl, make_stream):
+    strategy, stream = make_vcl(), make_stream()
+    strategy.train(stream.train_stream[0])
+    carried = copy.deepcopy(dict(strategy.model.named_buffers()))
+    end, strategy._after_training_exp = strategy._after_training_exp, lambda **_: None
+    strategy.train(stream.train_stream[1])
+    for name, value in strategy.model.named_buffers():
+        assert torch.equal(value, carried[name])
+    assert strategy.kl() > 0
+    end()
+    torch.testing.assert_close(strategy.kl(), torch.zeros(()))
+
+
+def test_the_loss_is_mean_cross_entropy_plus_kl_over_n(make_vcl):
+    strategy = make_vcl()
+    torch.manual_seed(0)
+    logits, y = torch.randn(4, 20, 3), torch.arange(20) % 3
+    means = torch.stack([torch.nn.functional.cross_entropy(one, y) for one in logits])
+    torch.testing.assert_close(strategy._variational_loss(logits, y, 60), means.mean() + strategy.kl() / 60)
+
+
+def test_means_start_at_maximum_likelihood_and_variances_as_told(make_vcl, make_stream):
+    stream = make_stream()
+    started = make_vcl(init_epochs=30, train_epochs=1, init_log_variance=-20.0)
+    plain = make_vcl(init_epochs=0, train_epochs=1, init_log_variance=-20.0)
+    kept = {name: p.clone() for name, p in plain.model.named_parameters()}
+    seen = {}
+    for name, strategy in (("started", started), ("plain", plain)):
+        strategy._after_forward = lambda name=name, strategy=strategy, **_: seen.setdefault(
+            name, copy.deepcopy(dict(strategy.model.named_parameters()))
+        )
+        strategy.train(stream.train_stream[0])
+    for name, value in kept.items():
+        assert torch.equal(seen["plain"][name], value)
+        if "log_variance" in name:
+            assert torch.equal(seen["started"][name], torch.full_like(value, -20.0))
+        else:
+            assert not torch.equal(seen["started"][name], value)
+
+
+def test_it_learns_and_predicts_log_probabilities(make_vcl, make_stream, evaluate):
+    for local in (False, True):
+        strategy, stream = make_vcl(train_epochs=20, local_reparameterisation=local), make_stream()
+        strategy.train(stream.train_stream[0])
+        outputs, accuracy = evaluate(strategy, stream.test_stream[0])
+        assert accuracy > 0.85
+        torch.testing.assert_close(outputs.exp().sum(1), torch.ones(60))
+
+
+def test_prediction_is_the_mean_over_weight_samples(make_vcl, make_stream, evaluate):
+    strategy, stream = make_vcl(mc_samples=4000, init_log_variance=-2.0), make_stream()
+    outputs, _ = evaluate(strategy, stream.test_stream[0])
+    x = torch.stack([sample[0] for sample in stream.test_stream[0].dataset])
+    first, second = gaussian_layers(strategy.model).values()
+    torch.manual_seed(0)
+    total = torch.zeros(60, 3)
+    for _ in range(4000):
+        hidden = x
+        for one, last in ((first, False), (second, True)):
+            values = {name: mean + math.exp(-1.0) * torch.randn_like(mean) for name, mean in one.means()}
+            hidden = hidden @ values["weight"].t() + values["bias"]
+            hidden = hidden if last else hidden.relu()
+        total += hidden.softmax(1).detach()
+    torch.testing.assert_close(outputs.exp(), total / 4000, atol=0.03, rtol=0)
+
+
+def test_evaluation_does_not_touch_training(make_vcl, make_stream):
+    weights = []
+    for evaluations in (0, 2):
+        strategy, stream = make_vcl(coreset_size=5, coreset_epochs=2), make_stream()
+        for experience in stream.train_stream:
+            torch.manual_seed(1)
+            strategy.train(experience)
+            for _ in range(evaluations):
+                strategy.eval(stream.test_stream)
+        weights.append(strategy.model.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name])
+
+
+@pytest.mark.parametrize("kind", ["random", "k_centre"])
+def test_coresets_are_out_of_the_training_data(make_vcl, make_stream, kind):
+    strategy, stream = make_vcl(coreset_size=7, coreset=kind), make_stream()
+    sizes, rows = [], []
+    strategy._before_training_epoch = lambda **_: sizes.append(len(strategy.adapted_dataset))
+    strategy._after_training_iteration = lambda **_: rows.append(strategy.mb_x.clone())
+    strategy.train(stream.train_stream[0])
+    assert set(sizes) == {53}
+    trained = torch.cat(rows)
+    assert len(strategy.coresets[0]["y"]) == 7
+    for x in strategy.coresets[0]["x"]:
+        assert not (trained == x).all(1).any()
+
+
+def test_a_copy_is_tuned_on_the_coresets_and_dropped(make_vcl, make_stream, evaluate):
+    options = {"train_epochs": 12, "coreset_epochs": 60}
+    stream = make_stream()
+    accuracies = {}
+    for size in (0, 20):
+        torch.manual_seed(0)
+        strategy = make_vcl(coreset_size=size, **options)
+        for experience in stream.train_stream:
+            strategy.train(experience)
+        before = copy.deepcopy(strategy.model.state_dict())
+        accuracies[size] = evaluate(strategy, stream.test_stream[0])[1]
+        for name, value in strategy.model.state_dict().items():
+            assert torch.equal(value, before[name])
+    assert accuracies[20] > accuracies[0]
+
+
+def test_the_copy_is_dropped_when_evaluation_fails(make_vcl, make_stream):
+    strategy, stream = make_vcl(coreset_size=5, coreset_epochs=2), make_stream()
+    strategy.train(stream.train_stream[0])
+    before = copy.deepcopy(strategy.model.state_dict())
+    strategy._after_eval_forward = lambda **_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        strategy.eval(stream.test_stream)
+    for name, value in strategy.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
+    torch.manual_seed(0)
+    strategy = make_vcl(model=Heads(), train_epochs=20, coreset_size=6, coreset_epochs=3)
+    stream = make_stream(count=180, labelled=True)
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    assert "classifier.classifiers.1.classifier" in gaussian_layers(strategy.model)
+    assert min(evaluate(strategy, experience)[1] for experience in stream.test_stream) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"mc_samples": 0}, "mc_samples must be at least 1"),
+        ({"prior_variance": 0.0}, "prior_variance must be greater than 0"),
+        ({"coreset_size": -1}, "coreset_size must be at least 0"),
+        ({"coreset": "best"}, "coreset must be random or k_centre"),
+        ({"lr": 0.0}, "lr must be greater than 0"),
+    ],
+)
+def test_bad_options_are_told(make_vcl, options, message):
+    with pytest.raises(UserError, match=message):
+        make_vcl(**options)
+
+
+def test_a_coreset_as_large_as_the_task_is_refused(make_vcl, make_stream):
+    with pytest.raises(UserError, match="leaves nothing of task 1"):
+        make_vcl(coreset_size=60).train(make_stream().train_stream[0])
+
+
+def test_a_network_with_learned_gains_is_refused():
+    net = torch.nn.Sequential(MLP(12, [4], 3, norm="none"), torch.nn.LayerNorm(3))
+    with pytest.raises(UserError, match="LayerNorm has parameters too"):
+        VCL(model=net, evaluator=None)
