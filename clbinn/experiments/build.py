@@ -51,11 +51,14 @@ def build_strategy(recipe: StrategyRecipe, benchmark: Any, seed: int, device: st
     """
     from clbinn.benchmarks import FastLoadingPlugin
     from clbinn.nn.build import build_model
+    from clbinn.strategies.multi_head import MultiHead
 
     info = benchmark.info
     seed_all(seed, "initialisation")
-    multi_head = info.scenario == "task"
-    model = build_model(recipe.model, info.input_shape, info.num_classes, multi_head=multi_head).to(device)
+    model = build_model(recipe.model, info.input_shape, info.num_classes)
+    if info.scenario == "task":
+        model = _call(MultiHead, (model,), {}, f"model {recipe.model.kind}")
+    model = model.to(device)
     metrics = PredictionMetrics()
     given: dict[str, Any] = {
         "model": model,

@@ -62,7 +62,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise DamagedError(f"{path} can't be read as plain values: {error}") from error
+        raise DamagedError(f"{path} can't be read as plain values: {str(error).splitlines()[0]}") from error
     if not isinstance(state, dict):
         raise DamagedError(f"{path} holds no checkpoint")
     return state

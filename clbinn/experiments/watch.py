@@ -104,7 +104,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         vars(strategy.clock).update(self._resume["learner"]["clock"])
         strategy.train_epochs = self.epochs - self._resume["epoch"]
         if not self._resume["iteration"]:
-            learner.restore(strategy, self.plugins, self._resume["learner"])
+            self._restore(strategy, self._resume)
             self._resume = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -113,7 +113,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         if self._resume is None:
             return
         state, self._resume = self._resume, None
-        learner.restore(strategy, self.plugins, state["learner"])
+        self._restore(strategy, state)
         self._loss, self._steps, self._epoch_seconds = state["loss"], state["iteration"], state["epoch_seconds"]
         self._loader = strategy.dataloader
         strategy.dataloader = _Rest(self._loader, state["iteration"], lambda: set_rng(state["rng"]))
@@ -181,6 +181,15 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         self._epoch_seconds = 0.0
         self._epoch_started = time.monotonic()
         self._loader = None
+
+    def _restore(self, strategy: Any, state: dict[str, Any]) -> None:
+        try:
+            learner.restore(strategy, self.plugins, state["learner"])
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self.folder.path}: the checkpoint doesn't fit the strategy ({error}). It may come from another version: "
+                "move the folder away to begin again."
+            ) from error
 
     def _save(self, strategy: Any, inside: bool = False) -> None:
         started = time.monotonic()

@@ -1,0 +1,277 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from clbinn import evaluation
+from clbinn.errors import RecipeError, RunError, UserError
+from clbinn.experiments import checkpoint, watch
+from clbinn.experiments.interrupts import Interrupted
+from clbinn.experiments.run import run
+from clbinn.experiments.store import BusyError, run_path
+from clbinn.recipes import catalogue
+from clbinn.schema import BenchmarkRecipe, StrategyRecipe
+
+
+@pytest.fixture(scope="module")
+def finished(kit, tmp_path_factory):
+    """One run of the plain strategy, and what it told on the way."""
+    told = []
+    out = tmp_path_factory.mktemp("runs")
+    path = run(kit.stream(3), kit.plain(), 4, out, progress=told.append)
+    return path, told, out
+
+
+def read(path, name):
+    return json.loads((path / name).read_text())
+
+
+def matrix(path):
+    with (path / "accuracy_matrix.csv").open() as file:
+        return np.array([[float(v) for v in row[1:]] for row in list(csv.reader(file))[1:]])
+
+
+def test_run_folder(kit, finished):
+    path, told, out = finished
+    assert path.relative_to(out).parts[0] == "tiny"
+    assert path.name == "seed-4"
+    recipe = yaml.safe_load((path / "recipe.yaml").read_text())
+    assert BenchmarkRecipe.model_validate(recipe["benchmark"]) == kit.stream(3)
+    assert StrategyRecipe.model_validate(recipe["strategy"]) == kit.plain()
+    assert recipe["seed"] == 4
+    header = (path / "accuracy_matrix.csv").read_text().splitlines()[0]
+    assert header == "trained_task,test_task_1,test_task_2,test_task_3"
+    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events] == [
+        "start",
+        *["evaluation"] * 3,
+        *(["epoch"] * 3 + ["evaluation"] * 3 + ["task"]) * 3,
+        "end",
+    ]
+    assert [e for e in told if e["event"] not in ("progress", "summary", "note")] == events[:-1]
+    assert read(path, "environment.json")["hashes"].keys() == {"data:digits", "permutations"}
+    assert (path / "accuracy_matrix.png").stat().st_size > 5000
+
+
+def test_summary_is_of_the_matrix(finished):
+    path, *_ = finished
+    summary, R = read(path, "summary.json"), matrix(path)
+    assert R.shape == (4, 3)
+    for name in ("average_accuracy", "backward_transfer", "forgetting", "learning_accuracy", "forward_transfer"):
+        assert summary[name] == pytest.approx(getattr(evaluation, name)(R))
+    assert summary["learning_accuracy"] > 0.5 > R[0].mean()
+    assert (summary["parameters"], summary["weight_bits"]) == (64 * 20 + 20 + 20 * 10 + 10, 32)
+    assert summary["resume"] == "exact"
+    assert (summary["num_tasks"], summary["epochs"], summary["seed"]) == (3, 3, 4)
+
+
+def test_last_row_is_what_the_kept_network_gets(kit, finished):
+    from clbinn.benchmarks import load
+    from clbinn.nn.build import build_model
+
+    path, *_ = finished
+    stream = load(kit.stream(3))
+    model = build_model(kit.plain().model, stream.info.input_shape, stream.info.num_classes)
+    model.load_state_dict(torch.load(path / "checkpoint.pt", weights_only=True)["learner"]["model"])
+    model.eval()
+    for j, experience in enumerate(stream.test_stream):
+        x = torch.stack([item[0] for item in experience.dataset])
+        y = torch.tensor([item[1] for item in experience.dataset])
+        assert (model(x).argmax(1) == y).double().mean().item() == matrix(path)[-1, j]
+
+
+def test_finished_run_is_left_alone(kit, finished):
+    path, _, out = finished
+    before = {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
+    told = []
+    assert run(kit.stream(3), kit.plain(), 4, out, progress=told.append) == path
+    assert [event["event"] for event in told] == ["note"]
+    assert {p.name: p.stat().st_mtime_ns for p in path.iterdir()} == before
+
+
+def test_other_runs_before_change_nothing(kit, finished, tmp_path):
+    path, *_ = finished
+    run(kit.stream(), kit.strategy("bayesbinn"), 9, tmp_path, progress=False)
+    torch.rand(7)
+    again = run(kit.stream(3), kit.plain(), 4, tmp_path, progress=False)
+    assert kit.same(kit.outcome(again), kit.outcome(path))
+
+
+def test_seeds_differ(kit, finished, tmp_path):
+    path, *_ = finished
+    other = run(kit.stream(3), kit.plain(), 5, tmp_path, progress=False)
+    assert not np.array_equal(matrix(other), matrix(path))
+
+
+def test_protocol_names_the_differences(kit, tmp_path):
+    path = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path, progress=False)
+    summary = read(path, "summary.json")
+    assert "train.epochs 3 of 100" in summary["protocol"]
+    assert "options.temperature 0.5 instead of 0.01" in summary["protocol"]
+    assert (summary["weight_bits"], summary["mc_samples"], summary["batch_norm"]) == (1, 5, "running")
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "avalanche.training.Naiv"}, "Naiv"),
+        ({"options": {"learning_rate": 1}}, "no such option"),
+        ({"optimizer": None}, "needs 'optimizer'"),
+        ({"optimizer": {"target": "torch.optim.Adam", "options": {"lr": -1.0}}}, "optimizer torch.optim.Adam: Invalid"),
+        ({"plugins": [{"target": "avalanche.training.plugins.EWCPlugin"}]}, "ewc_lambda"),
+        ({"target": "avalanche.training.JointTraining"}, "use `joint`"),
+    ],
+)
+def test_recipe_that_cannot_be_used(kit, tmp_path, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        run(kit.stream(), kit.plain(**changes), 0, tmp_path, progress=False)
+
+
+def test_no_such_device(kit, tmp_path):
+    with pytest.raises(UserError, match="device 'cuda:99' can't be used"):
+        run(kit.stream(), kit.plain(), 0, tmp_path, device="cuda:99", progress=False)
+
+
+def test_loss_that_is_not_finite_stops_the_run(kit, tmp_path):
+    strategy = kit.plain(
+        optimizer={"target": "torch.optim.SGD", "options": {"lr": 1e30}},
+        model={"kind": "mlp", "hidden": [20], "norm": "none", "bias": True},
+    )
+    with pytest.raises(RunError, match=r"task 1, epoch 1, step \d+: the loss is (nan|inf).*learning rate"):
+        run(kit.stream(), strategy, 0, tmp_path, progress=False)
+    events = (run_path(tmp_path, kit.stream(), strategy, 0) / "events.jsonl").read_text().splitlines()
+    assert json.loads(events[-1])["status"] == "failed"
+
+
+# --- two processes, signals, disks ------------------------------------------------------------------------------------
+
+
+def test_two_processes_on_one_run(kit, tmp_path):
+    strategy = kit.plain(train={"epochs": 1000, "batch_size": 50})
+    path = run_path(tmp_path, kit.stream(), strategy, 0)
+    pid = kit.fork(lambda: run(kit.stream(), strategy, 0, tmp_path, progress=False))
+    while not (path / "events.jsonl").exists():
+        pass
+    with pytest.raises(BusyError, match=f"process {pid} works on this run"):
+        run(kit.stream(), strategy, 0, tmp_path, progress=False)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", ["inside an epoch", "end of an epoch", "evaluation"])
+def test_signals(kit, tmp_path, monkeypatch, number, status, moment):
+    monkeypatch.setattr(watch, "TICK", -1)
+    steps = []
+
+    def progress(event):
+        if event["event"] == "progress" and event["task"] == 2:
+            steps.append(event)
+            if moment == "inside an epoch" and len(steps) == 9:
+                os.kill(os.getpid(), number)
+        if moment == "end of an epoch" and event["event"] == "epoch" and (event["task"], event["epoch"]) == (2, 2):
+            os.kill(os.getpid(), number)
+        if moment == "evaluation" and event["event"] == "task":
+            os.kill(os.getpid(), number)
+
+    alone = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path / "alone", progress=False)
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="same command goes on") as stopped:
+        run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path / "stopped", progress=progress)
+    assert stopped.value.status == status
+    assert signal.getsignal(number) == handler
+    told = []
+    again = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path / "stopped", progress=told.append)
+    where = {"inside an epoch": "task 2, epoch 1, step 2", "end of an epoch": "task 2, epoch 2", "evaluation": "task"}
+    assert any("going on after " + where[moment] in event.get("text", "") for event in told)
+    assert kit.same(kit.outcome(again), kit.outcome(alone))
+
+
+def stop_in_task_two(kit, monkeypatch, strategy, out, stream):
+    """Run until some steps into the second task's second epoch."""
+    monkeypatch.setattr(watch, "TICK", -1)
+
+    def progress(event):
+        if event["event"] == "progress" and event["task"] == 2 and event["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(stream, strategy, 0, out, progress=progress)
+
+
+@pytest.mark.parametrize("name", sorted(catalogue("strategies")))
+def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name):
+    small = ["train.epochs=2", "train.batch_size=50", "model.hidden=[20]"]
+    from clbinn.recipes import load_strategy
+
+    strategy, stream = load_strategy(name, small), kit.stream()
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "stopped", stream)
+    told = []
+    again = run(stream, strategy, 0, tmp_path / "stopped", progress=told.append)
+    resume = read(alone, "summary.json")["resume"]
+    assert any("going on after task 2" in event.get("text", "") for event in told) == (resume == "exact")
+    assert kit.same(kit.outcome(again), kit.outcome(alone))
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_used(kit, tmp_path, monkeypatch):
+    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "damaged", stream)
+    path = run_path(tmp_path / "damaged", stream, strategy, 0)
+    newest = path / checkpoint.CURRENT
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    told = []
+    run(stream, strategy, 0, tmp_path / "damaged", progress=told.append)
+    notes = [event["text"] for event in told if event["event"] == "note"]
+    assert "checkpoint.pt is damaged" in notes[0]
+    assert "the checkpoint before it is used" in notes[0]
+    assert "going on after" in notes[1]
+    assert kit.same(kit.outcome(path), kit.outcome(alone))
+
+
+def test_lost_events_begin_again(kit, tmp_path, monkeypatch):
+    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
+    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
+    path = run_path(tmp_path, stream, strategy, 0)
+    (path / "events.jsonl").write_text("")
+    told = []
+    run(stream, strategy, 0, tmp_path, progress=told.append)
+    assert "events.jsonl is shorter" in next(event["text"] for event in told if event["event"] == "note")
+    assert len((path / "accuracy_matrix.csv").read_text().splitlines()) == 4
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk can't be mounted here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_full_disk(kit, small_disk):
+    strategy = kit.plain(train={"epochs": 40, "batch_size": 50})
+    with pytest.raises(RunError, match="No space left on device.*intact.*same command"):
+        run(kit.stream(), strategy, 0, small_disk, progress=False, checkpoint_seconds=0.0)
+    path = run_path(small_disk, kit.stream(), strategy, 0)
+    state, faults = checkpoint.load_latest(path)
+    assert not faults
+    assert state is None or state["learner"]
+    for line in (path / "events.jsonl").read_text().splitlines()[:-1]:
+        json.loads(line)
