@@ -241,7 +241,11 @@ def data(data_root: Path | None) -> None:
     _table([(row.name, row.checked, str(row.path or "")) for row in rows])
     for row in rows:
         if row.how:
-            click.echo(f"\n{row.name}\n{textwrap.indent(row.how, '  ')}")
+            click.echo(f"\n{row.name}")
+            for line in row.how.splitlines():
+                click.echo(
+                    textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+                )
 
 
 def _load(

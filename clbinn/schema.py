@@ -64,6 +64,8 @@ KIND = r"^[A-Za-z_]\w*((\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$"
 
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 Target = Annotated[str, Field(pattern=TARGET)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
 Scenario = Literal["task", "domain", "class"]
 
 
@@ -134,9 +136,9 @@ class PermutePixels(Model):
     """Permuted pixels: each task has one fixed permutation, drawn once from the seed."""
 
     kind: Literal["permute_pixels"]
-    count: int = Field(ge=1)
+    count: Count
     first: Literal["permuted", "identity"] = "permuted"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class SplitClasses(Model):
@@ -144,9 +146,9 @@ class SplitClasses(Model):
 
     kind: Literal["split_classes"]
     per_task: int = Field(ge=1)
-    count: int | None = Field(None, ge=1)
+    count: Count | None = None
     order: list[int] | None = Field(None, min_length=1)
-    seed: int | None = Field(None, ge=0)
+    seed: Seed | None = None
 
     @field_validator("order")
     @classmethod
@@ -181,7 +183,7 @@ class AvalancheTasks(Model):
 class PermuteItem(Model):
     """A permutation inside a list of tasks."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
 
 
 class RotateItem(Model):

@@ -19,7 +19,7 @@ def import_target(name: str, where: str = "target") -> Any:
     """The object that `package.module.Class` or `package.module:callable` names; only what is installed is imported.
 
     Raises:
-        RecipeError: there is no such module or no such name in it.
+        RecipeError: there is no such module or no such name in it, or the module can't be imported.
     """
     module_name, _, attribute = name.rpartition(":" if ":" in name else ".")
     try:
@@ -27,9 +27,10 @@ def import_target(name: str, where: str = "target") -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise RecipeError(f"{where}: '{name}' needs the module '{error.name}', which is not installed") from None
-        raise RecipeError(f"{where}: there is no module '{error.name}' for '{name}'; is it installed?") from None
-    except ImportError as error:
-        raise RecipeError(f"{where}: '{name}' can't be imported: {error}") from None
+        hint = "is it installed, or its folder in PYTHONPATH?"
+        raise RecipeError(f"{where}: there is no module '{error.name}' for '{name}'; {hint}") from None
+    except Exception as error:  # a module of the user's may fail in any way
+        raise RecipeError(f"{where}: '{name}' can't be imported: {type(error).__name__}: {error}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:

@@ -65,6 +65,9 @@ tasks: {kind: permute_pixels, count: 0, sed: 3, first: ident}
         ("{kind: permute_pixels, count: 2.0}", "1:75: tasks.count: expected a whole number, not 2.0"),
         ("{kind: permute_pixels, count: true}", "1:75: tasks.count: expected a whole number, not true"),
         ("{kind: permute_pixels, count: 2, seed: -1}", "1:84: tasks.seed: must be at least 0, not -1"),
+        ("{kind: permute_pixels, count: 1000000}", "1:75: tasks.count: must be at most 100000, not 1000000"),
+        ("{kind: permute_pixels, count: 2, seed: 4294967296}", "1:84: tasks.seed: must be below 4294967296, not "
+         "4294967296"),
         ("{kind: split_classes, per_task: 2, order: [1, 0], seed: 3}", "1:101: tasks.seed: classes are in the order "
          "given or drawn from the seed: keep 'order' or 'seed'"),
         ("{kind: split_classes, per_task: 2, order: [1, 1]}", "1:87: tasks.order: a class stands in the order twice"),

@@ -112,12 +112,14 @@ def test_import_target():
         ("collections.nowhere.Thing", "there is no module 'collections.nowhere'"),
         ("collections.OrderedDit", "'collections' has no 'OrderedDit'; did you mean 'OrderedDict'"),
         ("needs_more.Thing", "'needs_more.Thing' needs the module 'nowhere_at_all', which is not installed"),
-        ("falls_over.Thing", "'falls_over.Thing' can't be imported: not today"),
+        ("falls_over.Thing", "'falls_over.Thing' can't be imported: ValueError: not today"),
+        ("misspelt.Thing", "'misspelt.Thing' can't be imported: SyntaxError"),
     ],
 )
 def test_target_that_is_not_there(name, message, tmp_path, monkeypatch):
     (tmp_path / "needs_more.py").write_text("import nowhere_at_all\n")
-    (tmp_path / "falls_over.py").write_text("raise ImportError('not today')\n")
+    (tmp_path / "falls_over.py").write_text("raise ValueError('not today')\n")
+    (tmp_path / "misspelt.py").write_text("clas Thing: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeError, match=message):
         import_target(name)
