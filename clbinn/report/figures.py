@@ -1,6 +1,7 @@
 """Figures as PNG and SVG: no pyplot and no global state, colours that the colour-blind can tell apart (Okabe–Ito)."""
 
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from clbinn.report.groups import Group, Stream
 from clbinn.report.runs import Matrix
@@ -104,7 +106,7 @@ def accuracy_matrix(matrix: Matrix, path: Path, title: str = "") -> None:
         figure = Figure(figsize=(side + 0.9, side), layout="constrained")
         axes = figure.add_subplot()
         image = _heat(axes, matrix, 0.0)
-        axes.set_title(title, parse_math=False)
+        axes.set_title(_folded(title, figure.get_figwidth() - 1), parse_math=False)
         axes.set_ylabel("after training task")
         axes.set_xlabel("accuracy on task")
         _colour_bar(figure, image, axes)
@@ -115,7 +117,7 @@ def _heat(axes: Axes, matrix: Matrix, low: float) -> AxesImage:
     tasks = matrix.shape[1]
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    image = axes.imshow(matrix, cmap=COLOURS, vmin=low, vmax=1.0, aspect=tasks / (tasks + 1))
+    image = axes.imshow(matrix, cmap=COLOURS, vmin=low, vmax=1.0, aspect="auto")
     ticks = round_tasks(tasks, TEXT_UP_TO)
     axes.set_xticks([t - 1 for t in ticks], [str(t) for t in ticks])
     rows = [0, *(ticks if tasks <= TEXT_UP_TO else ticks[1:])]
@@ -144,8 +146,18 @@ def round_tasks(tasks: int, at_most: int) -> list[int]:
     return [1, *range(step, tasks + 1, step)]
 
 
+def _folded(title: str, inches: float) -> str:
+    """A title in lines that fit the width: 0.08 inches a letter."""
+    return textwrap.fill(title, max(12, int(inches / 0.08)))
+
+
 def _colour_bar(figure: Figure, image: AxesImage, axes: Any) -> None:
-    shape: dict[str, Any] = {"shrink": 0.8, "aspect": 30, "pad": 0.02, "extend": "min"}
+    shape: dict[str, Any] = {
+        "shrink": 0.8,
+        "aspect": 30,
+        "pad": 0.02,
+        "extend": "min" if image.norm.vmin else "neither",
+    }
     bar = figure.colorbar(image, ax=axes, format=lambda x, _: f"{100 * x:.0f} %", **shape)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
@@ -290,14 +302,14 @@ def matrices(stream: Stream, path: Path) -> bool:
     width = (WIDTH - 1.0) / max(columns, 3)
     low = _low([mean for _, mean in found])
     with _quiet_style():
-        figure = Figure(figsize=(columns * width + 1.0, rows * (width + 0.4)), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.09)  # a title keeps off the labels above it
+        apart = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.07)  # titles keep off the labels above them
+        figure = Figure(figsize=(columns * width + 1.0, rows * (width + 0.3)), layout=apart)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in panels[len(found) :]:
             axes.set_visible(False)
         for k, (axes, (group, mean)) in enumerate(zip(panels, found, strict=False)):
             image = _heat(axes, mean, low)
-            axes.set_title(group.label, parse_math=False)
+            axes.set_title(_folded(group.label, width), parse_math=False)
             axes.set_xlabel("accuracy on task" if k >= len(found) - columns else "", fontsize=8)
             axes.set_ylabel("after task" if k % columns == 0 else "", fontsize=8)
         _colour_bar(figure, image, list(panels))

@@ -184,13 +184,30 @@ def _stream(benchmark: str, runs: Sequence[Run]) -> Stream:
     by_recipe: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         by_recipe[run.strategy, run.hash].append(run)
-    names = [strategy for strategy, _ in by_recipe]
-    groups = [
-        Group(strategy if names.count(strategy) == 1 else f"{strategy} · {digest}", tuple(members))
-        for (strategy, digest), members in by_recipe.items()
-    ]
+    groups = [Group(_label(runs[0], by_recipe), tuple(runs)) for runs in by_recipe.values()]
     groups.sort(key=lambda group: (-_or(group.stat("average_accuracy").mean, -math.inf), group.label))
     return Stream(benchmark, _title(runs, benchmark), tuple(groups))
+
+
+def _label(run: Run, by_recipe: Mapping[tuple[str, str], Sequence[Run]]) -> str:
+    """The strategy's name; where it ran with several settings, with the one or two that differ, else with the hash."""
+    others = [members[0] for (strategy, _), members in by_recipe.items() if strategy == run.strategy]
+    if len(others) == 1:
+        return run.strategy
+    settings = [_flat(other.recipe.get("strategy", {})) for other in others]
+    ours = _flat(run.recipe.get("strategy", {}))
+    differ = [key for key in ours if any(other.get(key) != ours[key] for other in settings)]
+    words = [f"{key.rpartition('.')[2]} {ours[key]}" for key in differ]
+    same = [all(other.get(key) == ours[key] for key in differ) for other in settings]
+    return f"{run.strategy} · {', '.join(words) if 1 <= len(words) <= 2 and sum(same) == 1 else run.hash}"
+
+
+def _flat(value: Any, place: str = "") -> dict[str, str]:
+    """Leaves of nested mappings by their dotted names, as short text."""
+    if isinstance(value, Mapping):
+        parts = [_flat(item, f"{place}.{key}" if place else str(key)) for key, item in value.items()]
+        return {key: text for part in parts for key, text in part.items()}
+    return {place: f"{value:g}" if isinstance(value, float) else str(value)}
 
 
 def _or(value: float, default: float) -> float:

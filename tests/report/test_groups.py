@@ -66,6 +66,21 @@ def test_groups_by_settings_and_sorts_by_accuracy(make_run, tmp_path):
     assert (stream.seeds, stream.num_tasks) == ([0, 1, 2], 5)
 
 
+def test_labels_say_which_setting_differs(make_run, tmp_path):
+    for k in range(3):
+        make_run("bayesbinn", 0, digest=f"{k:08x}", options={"temperature": 10.0**-k})
+    (stream,) = streams(find_runs(tmp_path))
+    assert {g.label for g in stream.groups} == {f"bayesbinn · temperature {t}" for t in ("1", "0.1", "0.01")}
+
+
+def test_labels_with_many_differences_carry_the_hash(make_run, tmp_path):
+    make_run("bayesbinn", 0, digest="00000000", options={"temperature": 1.0, "lr": 1.0, "momentum": 0.9})
+    make_run("bayesbinn", 0, digest="11111111")
+    (stream,) = streams(find_runs(tmp_path))
+    # the first has three settings of its own, the second two that differ
+    assert sorted(g.label for g in stream.groups) == ["bayesbinn · 00000000", "bayesbinn · temperature 0.01, lr 0.001"]
+
+
 def test_streams_with_unlike_recipes_are_not_compared(make_run, made_up, tmp_path):
     make_run("bayesbinn", 0)
     make_run("ewc", 0, digest="aaaaaaaa", matrix=made_up(3, 0))

@@ -1,0 +1,147 @@
+"""The page of one reproduced table: what was measured, how it compares with what is printed, and its figure."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from clbinn.errors import UserError
+from clbinn.report import page, paper_figures, tables
+from clbinn.report.build_report import build as build_report
+from clbinn.report.drawing import Drawn
+from clbinn.report.groups import Group, Stream, streams
+from clbinn.report.runs import read_run
+from clbinn.report.targets import Verdict, compare, is_fraction, load_targets
+
+__all__ = ["build", "measured"]
+
+# what tells rows of one strategy apart, where they differ
+VARIED = ("model.kind", "options.lr", "options.temperature", "options.batch_norm", "mc_samples", "epochs")
+NUMBERS = (
+    *("train_accuracy", "validation_accuracy", "test_accuracy", "average_accuracy", "backward_transfer"),
+    *("train_nll", "test_nll", "train_mse", "test_mse", "best_epoch", "seconds_train"),
+)
+
+
+def build(
+    table: str, title: str, out: Path, paths: Sequence[Path], targets: Path, prefix: str, notes: Sequence[str]
+) -> str:
+    """Write `<out>/<table>.html` and .md with the figure beside them; return the comparison as text.
+
+    Args:
+        table: the table's ID; a `/` becomes `-` in the file's name.
+        title: stands at the top.
+        out: the folder of all runs.
+        paths: the table's run folders.
+        targets: the published numbers.
+        prefix: of the IDs of those that this table has.
+        notes: what could not be run, and why.
+
+    Raises:
+        UserError: a file can't be written, or the targets can't be read.
+    """
+    found = streams([read_run(path) for path in paths])
+    published = [target for target in load_targets(targets) if target.id.startswith(prefix)]
+    verdicts = compare(published, found)
+    name = table.replace("/", "-")
+    figures = paper_figures.draw(found, out / name)
+    texts = [_text(stream) for stream in found]
+    for folder in {path.parent.parent for path in paths}:
+        build_report(folder, targets)
+    try:
+        (out / f"{name}.html").write_text(_html(title, found, verdicts, figures, notes), encoding="utf-8")
+        (out / f"{name}.md").write_text(_markdown(title, found, verdicts, figures, notes), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out / name}: the page can't be written: {error.strerror or error}") from None
+    parts = [title, *texts, _comparison(verdicts), *notes, f"Page: {out / f'{name}.html'}"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows: each group of runs with the settings that differ, and the numbers there are."""
+    groups = sorted(stream.compared, key=lambda group: (group.strategy, *_order(group)))
+    settings = [key for key in VARIED if len({str(group.setting(key)) for group in groups}) > 1]
+    numbers = [key for key in NUMBERS if any(group.stat(key).n for group in groups)]
+    if "test_accuracy" in numbers and "average_accuracy" in numbers:
+        numbers.remove("average_accuracy")  # the same number in a stream of one task
+    titles = ["Method", *(key.rpartition(".")[2] for key in settings), *numbers, "seeds"]
+    rows = []
+    for group in groups:
+        cells = [_number(key, group) for key in numbers]
+        rows.append([group.strategy, *(str(group.setting(key)) for key in settings), *cells, str(len(group.finished))])
+    return titles, rows
+
+
+def _order(group: Group) -> list[float]:
+    values = (group.setting(key) for key in VARIED)
+    return [-float(value) if isinstance(value, int | float) else 0.0 for value in values]
+
+
+def _number(key: str, group: Group) -> str:
+    value = group.stat(key)
+    if not value.n:
+        return tables.MISSING
+    scale = 100.0 if is_fraction(key) else 1.0
+    digits = 0 if key in ("best_epoch", "seconds_train") else 2 if is_fraction(key) else 3
+    spread = f" ± {scale * value.std:.{digits}f}" if math.isfinite(value.std) else ""
+    return f"{scale * value.mean:.{digits}f}{spread}"
+
+
+def _text(stream: Stream) -> str:
+    data = {str(group.setting("data")) for group in stream.compared if group.setting("data")}
+    protocol = sorted({text for group in stream.compared for text in group.setting("protocol") or []})
+    facts = "; ".join([*sorted(data), *protocol])
+    return f"{stream.title}{f' ({facts})' if facts else ''}\n{_aligned(*measured(stream))}"
+
+
+def _aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in [titles, *rows])
+    )
+
+
+def _comparison(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "The appendix prints no number for this table; its figures are what to compare."
+    titles, rows = tables.target_rows(verdicts)
+    kept = [titles.index(title) for title in ("Target", "Published", "Tolerance", "Measured", "n", "Outcome")]
+    return _aligned([titles[k] for k in kept], [[row[k] for k in kept] for row in rows])
+
+
+def _html(
+    title: str, found: Sequence[Stream], verdicts: Sequence[Verdict], figures: Sequence[Drawn], notes: Sequence[str]
+) -> str:
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [f'<p class="note bad">{escape(note)}</p>' for note in notes]
+    for stream in found:
+        titles, rows = measured(stream)
+        link = f'<a href="{escape(stream.benchmark)}/report.html">all runs</a>'
+        parts.append(f"<h2>{escape(stream.title)}</h2><p class=note>{_facts(stream)} {link}</p>")
+        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in titles)
+        body = "".join(
+            f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+            for row in rows
+        )
+        parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+    parts += [page._figure(drawn) for drawn in figures]
+    parts.append(page._targets(verdicts) if verdicts else f"<p>{escape(_comparison(verdicts))}</p>")
+    return page._document(title, "\n".join(parts))
+
+
+def _facts(stream: Stream) -> str:
+    return (
+        escape(_text(stream).partition("\n")[0].removeprefix(stream.title).strip(" ()")) or "as the paper's protocol."
+    )
+
+
+def _markdown(
+    title: str, found: Sequence[Stream], verdicts: Sequence[Verdict], figures: Sequence[Drawn], notes: Sequence[str]
+) -> str:
+    parts = [f"# {title}", *notes]
+    for stream in found:
+        parts += [f"## {_text(stream).partition(chr(10))[0]}", tables.markdown_table(*measured(stream))]
+    parts += [f"![{drawn.title}]({drawn.path.name})\n\n{drawn.caption}" for drawn in figures]
+    parts.append(tables.markdown_targets(verdicts) if verdicts else _comparison(verdicts))
+    return "\n\n".join(parts) + "\n"

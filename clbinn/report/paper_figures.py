@@ -1,0 +1,198 @@
+"""Figures of the appendix: accuracies over epochs, decision regions, regression curves, weight probabilities."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from clbinn.report import figures
+from clbinn.report.drawing import Drawn
+from clbinn.report.groups import Group, Stream
+from clbinn.report.runs import Run
+
+__all__ = ["draw"]
+
+Array = NDArray[np.float64]
+ROW = 3.5  # inches, height of a row of panels
+
+
+def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
+    """Draw what the runs have: predictions on a grid, accuracies over epochs, or histograms of weights.
+
+    Args:
+        found: the streams of a table.
+        base: path of the files, without ending.
+
+    Returns:
+        The figures, PNG with SVG beside each.
+    """
+    drawn = []
+    for stream in found:
+        groups = _in_order(stream)
+        plans: list[tuple[str, Callable[[Sequence[Group], Path], bool], str, str]] = [
+            ("predictions", predictions, "Predictions", _PREDICTIONS),
+            ("curves", curves, "Training and validation accuracy", "In percent, by epoch; mean over seeds."),
+            (
+                "weights",
+                weights,
+                "Weight probabilities after each task",
+                "Share of the weights by P(w = +1); first seed.",
+            ),
+        ]
+        for suffix, plan, title, caption in plans:
+            path = base.with_name(f"{base.name}-{stream.benchmark}-{suffix}.png")
+            if plan(groups, path):
+                drawn.append(Drawn(path, f"{title}: {stream.title}", caption))
+    return drawn
+
+
+_PREDICTIONS = (
+    "Two moons: probability of class 1 and the boundary at one half. Regression: mean of the sampled networks and a band "
+    "of two standard deviations; inputs and outputs standardised. First seed."
+)
+
+
+def predictions(groups: Sequence[Group], path: Path) -> bool:
+    """One panel a method: decision regions for inputs of two numbers, a curve for inputs of one."""
+    found = [(group, arrays) for group in groups if (arrays := _arrays(group.finished[0])) is not None]
+    if not found:
+        return False
+    with figures._quiet_style():
+        figure = Figure(figsize=(figures.WIDTH, ROW), layout="constrained")
+        panels = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
+        for axes, (group, arrays) in zip(panels, found, strict=True):
+            (_regions if arrays["grid"].shape[1] == 2 else _regression)(axes, arrays)
+            axes.set_title(_label(group))
+        figures._save(figure, path)
+    return True
+
+
+def _regions(axes: Axes, arrays: dict[str, Array]) -> None:
+    side = round(len(arrays["grid"]) ** 0.5)
+    x, y, p = (a.reshape(side, side) for a in (*arrays["grid"].T, arrays["outputs"].mean(0)))
+    axes.contourf(x, y, p, levels=np.linspace(0, 1, 21), cmap="RdBu_r", alpha=0.75)
+    axes.contour(x, y, p, levels=[0.5], colors=figures.INK, linewidths=1.0)
+    for label, colour in ((0, figures.PALETTE[0]), (1, figures.PALETTE[1])):
+        points = arrays["train_x"][arrays["train_y"] == label]
+        axes.plot(*points.T, "o", color=colour, markersize=2.6, markeredgecolor="white", markeredgewidth=0.3)
+    axes.grid(visible=False)
+    axes.set_aspect("equal")
+
+
+def _regression(axes: Axes, arrays: dict[str, Array]) -> None:
+    x, outputs = arrays["grid"][:, 0], arrays["outputs"]
+    mean, spread = outputs.mean(0), 2 * outputs.std(0)
+    axes.plot(arrays["train_x"][:, 0], arrays["train_y"], ".", color=figures.SOFT, markersize=3)
+    axes.plot(x, mean, color=figures.PALETTE[0])
+    if len(outputs) > 1:
+        axes.fill_between(x, mean - spread, mean + spread, color=figures.PALETTE[0], alpha=0.2, linewidth=0)
+
+
+def curves(groups: Sequence[Group], path: Path) -> bool:
+    """Training (dashed) and validation accuracy by epoch, as Figure 6."""
+    found = [(group, both) for group in groups if len(both := _by_epoch(group)["train_accuracy"])]
+    if not found:
+        return False
+    with figures._quiet_style():
+        figure = Figure(figsize=(figures.WIDTH, 1.15 * ROW), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (group, _) in enumerate(found):
+            colour = figures.PALETTE[i % len(figures.PALETTE)]
+            for key, dash in (("train_accuracy", (0, (3, 1.5))), ("validation_accuracy", "-")):
+                values = _by_epoch(group)[key]
+                if len(values):
+                    label = f"{_label(group)}, {key.partition('_')[0]}"
+                    marker = "o" if len(values) < 20 else ""
+                    axes.plot(
+                        range(1, len(values) + 1), 100 * values, marker, color=colour, linestyle=dash, label=label
+                    )
+        axes.set_xlabel("epoch")
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        figures._save(figure, path)
+    return True
+
+
+def weights(groups: Sequence[Group], path: Path) -> bool:
+    """Histogram of P(w = +1) after each task, a row for each method."""
+    found = [(group, counts) for group in groups if (counts := _counts(group.finished[0])) is not None]
+    if not found:
+        return False
+    tasks = max(len(counts) for _, counts in found)
+    with figures._quiet_style():
+        figure = Figure(figsize=(figures.WIDTH, 0.6 * ROW * len(found)), layout="constrained")
+        panels = figure.subplots(len(found), tasks, squeeze=False, sharex=True, sharey=True)
+        for row, (group, counts) in zip(panels, found, strict=True):
+            for task, (axes, count) in enumerate(zip(row, counts, strict=False), 1):
+                edges = np.linspace(0, 1, len(count) + 1)
+                axes.stairs(count / count.sum(), edges, fill=True, color=figures.PALETTE[0])
+                axes.set_title(f"{_label(group)}, task {task}", fontsize=8)
+        for axes in panels[-1]:
+            axes.set_xlabel("P(w = +1)")
+        figures._save(figure, path)
+    return True
+
+
+def _in_order(stream: Stream) -> list[Group]:
+    def place(group: Group) -> tuple[str, str, float]:
+        samples = group.setting("mc_samples")
+        return group.strategy, group.label.partition(" ")[0], float(samples if samples is not None else 0)
+
+    return sorted(stream.compared, key=place)
+
+
+def _label(group: Group) -> str:
+    """The strategy, with what tells it apart from another of its name."""
+    if group.label == group.strategy:
+        return group.strategy
+    parts = [group.setting("options.batch_norm"), group.setting("mc_samples")]
+    words = [str(parts[0])] if parts[0] else []
+    words += [f"C = {parts[1]}"] if parts[1] is not None else []
+    for key, name in (("options.lr", "α"), ("options.temperature", "τ")):
+        value = group.setting(key)
+        words += [f"{name} = {value:g}"] if isinstance(value, int | float) else []
+    return f"{group.strategy} ({', '.join(words)})"
+
+
+def _arrays(run: Run) -> dict[str, Array] | None:
+    try:
+        with np.load(run.path / "prediction.npz", allow_pickle=False) as file:
+            return {name: file[name] for name in ("grid", "outputs", "train_x", "train_y")}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _counts(run: Run) -> Array | None:
+    try:
+        data: Any = json.loads((run.path / "weights.json").read_text(encoding="utf-8"))
+        return np.array(data["probability_counts"], float)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _by_epoch(group: Group) -> dict[str, Array]:
+    """Accuracies by epoch, mean over the group's runs; a second run folder of one training has no epochs."""
+    keys = ("train_accuracy", "validation_accuracy")
+    series: dict[str, list[list[float]]] = {key: [] for key in keys}
+    for run in group.finished:
+        events = _epochs(run)
+        for key in keys:
+            values = [event[key] for event in events if isinstance(event.get(key), int | float)]
+            series[key] += [values] if values else []
+    return {
+        key: np.mean([v[: min(map(len, values))] for v in values], 0) if values else np.array([])
+        for key, values in series.items()
+    }
+
+
+def _epochs(run: Run) -> list[dict[str, Any]]:
+    try:
+        lines = (run.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        events = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return []
+    return [event for event in events if isinstance(event, dict) and event.get("event") == "epoch"]
