@@ -107,9 +107,6 @@ def apply_override(source: Source, override: str, prefix: str = "") -> None:
     source.put(place, yaml_source.parse(text, str(position), whole=True))
 
 
-_override = apply_override
-
-
 def catalogue_folder(kind: Kind) -> Path:
     """The folder of shipped recipes: inside the installed package, or at the top of a checkout.
 

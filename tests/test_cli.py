@@ -276,6 +276,24 @@ def test_tune_prints_the_winner(clbinn, monkeypatch, here):
     assert settings == {"trials": 3, "seed": 0, "out": Path("runs"), "device": "auto", "data_root": None}
 
 
+def test_a_real_run_and_the_same_command_again(tmp_path):
+    command = [
+        sys.executable, "-m", "clbinn", "run", "permuted_digits", "--out", tmp_path / "runs", "--seeds", "1",
+        "--set", "train.epochs=1", "--set", "benchmark.tasks.count=2", "--set", "options.mc_samples=2",
+    ]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    [run] = (tmp_path / "runs" / "permuted_digits").glob("bayesbinn-*/seed-1")
+    assert f"{run.parent.name}: accuracy in %, 1 seed" in first.stdout
+    assert (tmp_path / "runs" / "permuted_digits" / "report.html").exists()
+    written = (run / "summary.json").stat().st_mtime_ns
+    assert load_strategy(run / "recipe.yaml").options["mc_samples"] == 2
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert (run / "summary.json").stat().st_mtime_ns == written
+
+
 # Start
 
 
