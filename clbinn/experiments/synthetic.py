@@ -167,7 +167,13 @@ def _finish(
     on_test = outputs(tested, kept, test_x, method.mc_samples, draw).cpu()
     on_train = outputs(learner, train_x, train_x, method.mc_samples, draw).cpu()
     shown = predicted if points.regression else torch.sigmoid(predicted)
-    np.savez(folder.path / "prediction.npz", grid=grid.cpu().numpy(), outputs=shown.cpu().numpy())
+    np.savez(
+        folder.path / "prediction.npz",
+        grid=grid.cpu().numpy(),
+        outputs=shown.cpu().numpy(),
+        train_x=points.train_x.numpy(),
+        train_y=points.train_y.numpy(),
+    )
     folder.write_recipe(benchmark, method, seed)
     folder.write_json("environment.json", environment(device, torch.get_num_threads(), {}))
     epochs = method.train.epochs

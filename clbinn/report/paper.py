@@ -24,7 +24,7 @@ NUMBERS = (
 
 
 def build(
-    table: str, title: str, out: Path, paths: Sequence[Path], targets: Path, prefix: str, notes: Sequence[str]
+    table: str, title: str, out: Path, paths: Sequence[Path], targets: Path, prefix: str | None, notes: Sequence[str]
 ) -> str:
     """Write `<out>/<table>.html` and .md with the figure beside them; return the comparison as text.
 
@@ -34,14 +34,14 @@ def build(
         out: the folder of all runs.
         paths: the table's run folders.
         targets: the published numbers.
-        prefix: of the IDs of those that this table has.
+        prefix: of the IDs of those that this table has; None compares with none.
         notes: what could not be run, and why.
 
     Raises:
         UserError: a file can't be written, or the targets can't be read.
     """
     found = streams([read_run(path) for path in paths])
-    published = [target for target in load_targets(targets) if target.id.startswith(prefix)]
+    published = [] if prefix is None else [t for t in load_targets(targets) if t.id.startswith(prefix)]
     verdicts = compare(published, found)
     name = table.replace("/", "-")
     figures = paper_figures.draw(found, out / name)
@@ -53,7 +53,8 @@ def build(
         (out / f"{name}.md").write_text(_markdown(title, found, verdicts, figures, notes), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out / name}: the page can't be written: {error.strerror or error}") from None
-    parts = [title, *texts, _comparison(verdicts), *notes, f"Page: {out / f'{name}.html'}"]
+    comparison = _comparison(verdicts) if prefix is not None else ""
+    parts = [title, *texts, comparison, *notes, f"Page: {out / f'{name}.html'}"]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -104,7 +105,7 @@ def _aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _comparison(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
-        return "The appendix prints no number for this table; its figures are what to compare."
+        return "No printed number to compare with; the figures are what the paper shows."
     titles, rows = tables.target_rows(verdicts)
     kept = [titles.index(title) for title in ("Target", "Published", "Tolerance", "Measured", "n", "Outcome")]
     return _aligned([titles[k] for k in kept], [[row[k] for k in kept] for row in rows])

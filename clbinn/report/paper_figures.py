@@ -41,7 +41,7 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
                 "weights",
                 weights,
                 "Weight probabilities after each task",
-                "Share of the weights by P(w = +1); first seed.",
+                "Shares by P(w = +1); first seed.",
             ),
         ]
         for suffix, plan, title, caption in plans:
@@ -52,8 +52,8 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
 
 
 _PREDICTIONS = (
-    "Two moons: probability of class 1 and the boundary at one half. Regression: mean of the sampled networks and a band "
-    "of two standard deviations; inputs and outputs standardised. First seed."
+    "Two moons: probability of class 1 and the boundary at one half. Regression: mean of the sampled networks and a "
+    "band of two standard deviations; inputs and outputs standardised. First seed."
 )
 
 

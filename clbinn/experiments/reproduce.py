@@ -1,0 +1,220 @@
+"""`clbinn reproduce ID`: run a table of the appendix, or go on with it, and say per row how it compares."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clbinn import recipes
+from clbinn.errors import DataError, RunError, UserError
+from clbinn.experiments.paper import Paper, load_paper, papers
+from clbinn.recipe_faults import one_of
+from clbinn.schema import StrategyRecipe, TargetSpec
+
+__all__ = ["overview", "reproduce"]
+
+TITLES = {
+    "table3": "Two moons: decision regions of BayesBiNN (mode, mean) and STE",
+    "table4": "Snelson's regression: curves of BayesBiNN and STE",
+    "table6": "MNIST over learning rates",
+    "table7": "MNIST over temperatures",
+    "table9": "MNIST, CIFAR-10, CIFAR-100: the settings of all methods (runs as table10)",
+    "table10": "MNIST, CIFAR-10, CIFAR-100: all methods, and the curves of Figure 6",
+    "table11": "BayesBiNN on LR-net's networks, and LR-net itself",
+    "table13": "Permuted MNIST, five tasks, with and without the carried prior",
+}
+STREAM = "permuted_mnist"
+STREAM_ROWS = (("bayesbinn", ()), ("bayesbinn", ("options.batch_norm=batch",)), ("bayesbinn_no_prior", ()))
+STREAM_SEEDS = 1
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What all runs of a call share."""
+
+    out: Path
+    device: str
+    data_root: Path | None
+    report: Report
+
+
+def overview() -> str:
+    """The tables that can be reproduced, as text."""
+    width = max(map(len, TITLES))
+    lines = [f"{table:{width}}  {title}" for table, title in TITLES.items()]
+    return "\n".join([*lines, "", "A part of a table: table10/mnist, or table10/mnist/ste."])
+
+
+def reproduce(
+    table: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    out: Path = Path("runs"),
+    device: str = "auto",
+    data_root: Path | None = None,
+    report: Report | None = None,
+) -> str:
+    """Run a table's rows that are not finished, and compare all with the published numbers.
+
+    Args:
+        table: an ID of `overview`, or a part of one such as `table10/mnist` or `table10/mnist/ste`.
+        seeds: as many as the paper's by default.
+        overrides: `KEY=VALUE` for every row, e.g. `train.epochs=5`; `benchmark.…` for the data.
+        out: folder of all runs; the page is `<out>/<table>.html`.
+        device: `auto`, `cpu`, `cuda`, …
+        data_root: searched first for data.
+        report: gets lines of progress; standard error by default.
+
+    Returns:
+        The comparison as text.
+
+    Raises:
+        UserError: no such table, or recipe, device or options can't be used.
+        RunError: no row could be run.
+    """
+    name, _, part = table.partition("/")
+    if name not in TITLES:
+        raise UserError(f"there is no table '{name}'{one_of(name, TITLES)}")
+    notes: list[str] = []
+    where = _Where(Path(out), device, data_root, report or _to_stderr)
+    paths: list[Path] = []
+    if name == "table13":
+        paths = _run_stream(part, seeds, overrides, notes, where)
+    else:
+        for paper in _papers(name, part, overrides):
+            paths += _run_paper(paper, part, seeds, notes, where)
+    if not paths:
+        raise RunError("\n".join(notes) or f"{table}: nothing was run")
+    from clbinn.report import paper as pages
+
+    published = recipes.catalogue_folder("benchmarks") / "targets.csv"
+    prefix: str | None = f"{'table10' if name == 'table9' else name}/{part}"
+    changed = [override for override in overrides if override.partition("=")[0] != "train.epochs"]
+    if changed:  # like with like: only the length of a run may differ, which the comparison says
+        notes.append(f"Not compared with the paper, whose settings are others: {', '.join(changed)}")
+        prefix = None
+    return pages.build(table, TITLES[name], Path(out), paths, published, prefix, notes)
+
+
+def _papers(table: str, part: str, overrides: Sequence[str]) -> list[Paper]:
+    wanted = part.partition("/")[0]
+    found = []
+    known = []
+    for path in papers().values():
+        paper = load_paper(path)
+        if table in paper.tables:
+            known.append(paper.benchmark.name)
+            if wanted in ("", paper.benchmark.name):
+                found.append(load_paper(path, overrides))
+    if not found:
+        raise UserError(f"{table} has no '{wanted}'{one_of(wanted, known)}")
+    return found
+
+
+def _run_paper(
+    paper: Paper,
+    part: str,
+    seeds: Sequence[int] | None,
+    notes: list[str],
+    where: "_Where",
+) -> list[Path]:
+    """The run folders of all rows; what could not be run is told in `notes`."""
+    from clbinn.experiments import supervised, synthetic
+
+    train = supervised.train if paper.trainer == "supervised" else synthetic.train
+    row = part.partition("/")[2]
+    methods = [method for method in paper.methods if row in ("", method.name)]
+    if not methods:
+        raise UserError(f"{paper.name} has no '{row}'{one_of(row, [method.name for method in paper.methods])}")
+    whole = {method.name: method.train.epochs for method in load_paper(papers()[paper.name]).methods}
+    paths: list[Path] = []
+    for seed in range(paper.seeds) if seeds is None else seeds:
+        for method in methods:
+            try:
+                paths += train(
+                    paper.benchmark,
+                    method,
+                    seed,
+                    where.out,
+                    data_root=where.data_root,
+                    device=where.device,
+                    report=where.report,
+                    shorter_than=whole[method.name],
+                )
+            except DataError as error:
+                notes.append(f"{paper.name}: not run: {error}")
+                return paths
+            except RunError as error:
+                notes.append(f"{paper.name}/{method.name}, seed {seed}: failed: {error}")
+    return paths
+
+
+def _run_stream(
+    part: str,
+    seeds: Sequence[int] | None,
+    overrides: Sequence[str],
+    notes: list[str],
+    where: "_Where",
+) -> list[Path]:
+    """Table 13: the stream's strategies, with a histogram of the weights' probabilities after each task."""
+    from clbinn.experiments.run import run
+
+    of_benchmark, of_strategies = recipes.split_overrides(overrides)
+    benchmark = recipes.load_benchmark(STREAM, of_benchmark)
+    if part not in ("", STREAM):
+        raise UserError(f"table13 has no '{part}'{one_of(part, [STREAM])}")
+    paths: list[Path] = []
+    for seed in range(STREAM_SEEDS) if seeds is None else seeds:
+        for name, own in STREAM_ROWS:
+            strategy = _with_histogram(recipes.load_strategy(name, [*own, *of_strategies]))
+            try:
+                show = _events(where.report, name, seed)
+                path = run(
+                    benchmark, strategy, seed, where.out, data_root=where.data_root, device=where.device, progress=show
+                )
+            except DataError as error:
+                notes.append(f"{STREAM}: not run: {error}")
+                return paths
+            except RunError as error:
+                notes.append(f"{STREAM}/{name}, seed {seed}: failed: {error}")
+                continue
+            _keep_histogram(path)
+            if path not in paths:
+                paths.append(path)
+    return paths
+
+
+def _with_histogram(strategy: StrategyRecipe) -> StrategyRecipe:
+    plugin = TargetSpec(target="clbinn.experiments.weight_histogram.WeightHistogram")
+    return strategy.model_copy(update={"plugins": [*strategy.plugins, plugin]})
+
+
+def _keep_histogram(path: Path) -> None:
+    """Write the histograms of a finished run's checkpoint as weights.json, which the report can read."""
+    from clbinn.experiments import checkpoint
+    from clbinn.experiments.files import replace_file
+
+    state, _ = checkpoint.load_latest(path)
+    plugins = (state or {}).get("learner", {}).get("plugins", {})
+    counts = [value["counts"] for name, value in plugins.items() if name.endswith(":WeightHistogram")]
+    if counts:
+        replace_file(path / "weights.json", json.dumps({"probability_counts": counts[0]}) + "\n")
+
+
+def _events(report: Report, name: str, seed: int) -> Callable[[dict[str, Any]], None]:
+    def show(event: dict[str, Any]) -> None:
+        if event["event"] == "task":
+            report(f"{name} seed {seed}: task {event['task']} of {event['tasks']} learned")
+        elif event["event"] == "note":
+            report(event["text"])
+
+    return show
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
