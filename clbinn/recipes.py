@@ -18,7 +18,7 @@ from clbinn import yaml_source
 from clbinn.errors import RecipeError
 from clbinn.recipe_faults import nearest, one_of, recipe_faults
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
-from clbinn.yaml_source import Fault, Place, Position, Source, raise_faults
+from clbinn.yaml_source import MAX_DEPTH, Fault, Place, Position, Source, raise_faults
 
 __all__ = [
     "apply_override",
@@ -88,13 +88,15 @@ def apply_override(source: Source, override: str, prefix: str = "") -> None:
     steps = key.strip().removeprefix(prefix).split(".")
     if not equals or not all(steps):
         raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
+    if len(steps) > MAX_DEPTH:
+        raise_faults([Fault(position, (), f"nested deeper than {MAX_DEPTH} levels")])
     place: Place = ()
     data = source.data
     for step in steps:
-        at = place
         if isinstance(data, list):
-            if not step.isdecimal() or int(step) >= len(data):
-                raise_faults([Fault(position, at, f"expected an index from 0 to {len(data) - 1}, not '{step}'")])
+            indices = [str(index) for index in range(len(data))]
+            if step not in indices:
+                raise_faults([Fault(position, place, f"expected an index below {len(data)}, not '{step}'")])
             place = (*place, int(step))
             data = data[int(step)]
         elif isinstance(data, dict):
@@ -103,7 +105,7 @@ def apply_override(source: Source, override: str, prefix: str = "") -> None:
                 source.put(place, Source({}, {(): position}))
             data = data.get(step)
         else:
-            raise_faults([Fault(position, at, f"holds a plain value, and so has no '{step}'")])
+            raise_faults([Fault(position, place, f"holds a plain value, and so has no '{step}'")])
     source.put(place, yaml_source.parse(text, str(position), whole=True))
 
 
@@ -183,8 +185,14 @@ def recipe_hash(benchmark: BenchmarkRecipe, strategy: StrategyRecipe) -> str:
 
 def _load(model: type[Recipe], kind: Kind, name: str | Path, overrides: Sequence[str], prefix: str = "") -> Recipe:
     source = _resolve(kind, _find(kind, name), ())
+    wrong: list[str] = []
     for override in overrides:
-        apply_override(source, override, prefix)
+        try:
+            apply_override(source, override, prefix)
+        except RecipeError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise RecipeError("\n".join(wrong))
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
@@ -199,8 +207,12 @@ def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> P
     """The file that a name or path means; a relative path starts at `beside`, else at the working directory."""
     name = str(name_or_path)
     if _is_path(name):
-        path = (beside or Path()) / Path(name).expanduser()
-        if not path.is_file():
+        try:
+            path = (beside or Path()) / Path(name).expanduser()
+            found = path.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # no such home, no permission, far too long
+            raise RecipeError(f"{name}: can't be read: {error}") from None
+        if not found:
             raise RecipeError(f"{name}: there is no such file")
         return path
     shipped = catalogue(kind)
@@ -233,6 +245,8 @@ def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
         raise_faults([Fault(where, ("extends",), str(error))])
     if base_path.resolve() in chain:
         raise_faults([Fault(where, ("extends",), "the recipe extends itself in a circle")])
+    if len(chain) > MAX_DEPTH:
+        raise_faults([Fault(where, ("extends",), f"recipes extend each other over more than {MAX_DEPTH} files")])
     base = _resolve(kind, base_path, chain)
     for field in OWN_FIELDS:
         base.data.pop(field, None)
@@ -260,7 +274,8 @@ def _chooses_anew(old: dict[str, Any], new: dict[str, Any]) -> bool:
 def _plain(recipe: BaseModel) -> dict[str, Any]:
     """Fields as plain data, without those that say nothing (their default is nothing, too)."""
     result: dict[str, Any] = {}
-    for key, value in [*((field, getattr(recipe, field)) for field in type(recipe).model_fields)]:
+    for key in type(recipe).model_fields:
+        value = getattr(recipe, key)
         if value is None or value in ("", [], {}):
             continue
         if isinstance(value, list):

@@ -16,7 +16,7 @@ import yaml
 
 from clbinn.errors import RecipeError
 
-__all__ = ["Fault", "Position", "Source", "parse", "raise_faults", "read", "scalar", "spell"]
+__all__ = ["MAX_DEPTH", "Fault", "Position", "Source", "parse", "raise_faults", "read", "scalar", "spell"]
 
 MAX_BYTES = 128 * 1024
 MAX_DEPTH = 16

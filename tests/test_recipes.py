@@ -104,8 +104,8 @@ def test_split_overrides():
         ("=3", "--set =3: write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10"),
         ("train..epochs=3", "--set train..epochs=3: write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10"),
         ("name.first=3", "--set name.first=3: name: holds a plain value, and so has no 'first'"),
-        ("model.hidden.2=3", "--set model.hidden.2=3: model.hidden: expected an index from 0 to 1, not '2'"),
-        ("model.hidden.x=3", "--set model.hidden.x=3: model.hidden: expected an index from 0 to 1, not 'x'"),
+        ("model.hidden.2=3", "--set model.hidden.2=3: model.hidden: expected an index below 2, not '2'"),
+        ("model.hidden.x=3", "--set model.hidden.x=3: model.hidden: expected an index below 2, not 'x'"),
         ("options={a: [1", "--set options={a: [1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("options={a: *b}", "--set options={a: *b}: anchors (&) and aliases (*) are not used in recipes; write the "
          "value out"),
@@ -118,6 +118,16 @@ def test_override_that_is_wrong_is_named(override, message):
     assert str(caught.value) == message
 
 
+def test_many_wrong_overrides_come_together():
+    with pytest.raises(RecipeError, match=r"^--set name\.a=1: .*\n--set train: write KEY=VALUE"):
+        load_strategy("bayesbinn", ["name.a=1", "train"])
+
+
+def test_deep_override_is_refused():
+    with pytest.raises(RecipeError, match="nested deeper than 16 levels"):
+        load_strategy("bayesbinn", ["options" + ".a" * 5000 + "=1"])
+
+
 # Finding
 
 
@@ -128,6 +138,8 @@ def test_override_that_is_wrong_is_named(override, message):
         (load_benchmark, "permuted_mnst", "unknown benchmark 'permuted_mnst' .*did you mean 'permuted_mnist'"),
         (load_strategy, "qqqq", "unknown strategy 'qqqq' .*expected 'a?.*'bayesbinn'"),
         (load_strategy, "nowhere/x.yaml", "nowhere/x.yaml: there is no such file"),
+        (load_strategy, "~nobody_by_this_name/x.yaml", "can't be read"),
+        (load_strategy, "x" * 5000 + ".yaml", "can't be read"),
         (load_strategy, "", "unknown strategy ''"),
         (load_strategy, "a\x00b.yaml", "there is no such file"),
         (recipes.kind_of, "bayesbin", "unknown recipe 'bayesbin' .*did you mean 'bayesbinn'"),
@@ -212,6 +224,13 @@ def test_circle_of_two(write):
     write("b.yaml", "name: b\nextends: a.yaml\n")
     with pytest.raises(RecipeError, match=r"^b\.yaml:2:10: extends: .*circle"):
         load_strategy("a.yaml")
+
+
+def test_a_long_chain_is_refused(write):
+    for number in range(40):
+        write(f"r{number}.yaml", f"name: r\nextends: r{number + 1}.yaml\n")
+    with pytest.raises(RecipeError, match="more than 16 files"):
+        load_strategy("r0.yaml")
 
 
 # Writing
