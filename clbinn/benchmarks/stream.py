@@ -112,4 +112,10 @@ def _benchmark(tasks: list[Task], numbered: bool) -> Any:
         "train": [wrap(task.train, i if numbered else 0) for i, task in enumerate(tasks)],
         "test": [wrap(task.test, i if numbered else 0) for i, task in enumerate(tasks)],
     }
-    return with_classes_timeline(with_task_labels(benchmark_from_datasets(**streams)))
+    benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(**streams)))
+    for stream in benchmark.streams.values():
+        for experience in stream:
+            # Avalanche makes sets; its multi-head models index tensors with these and need lists.
+            for name in ("classes_in_this_experience", "previous_classes", "classes_seen_so_far", "future_classes"):
+                setattr(experience, name, sorted(getattr(experience, name)))
+    return benchmark

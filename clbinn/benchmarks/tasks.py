@@ -212,10 +212,9 @@ def _class_order(spec: SplitClasses, source: Source, seed: int | None) -> list[i
     order = classes
     if spec.order is not None:
         order = spec.order
-        if len(set(order)) < len(order) or not set(order) <= set(classes):
-            raise RecipeError(
-                f"tasks.order must name classes of {source.name} once each, from {classes}; it is {order}."
-            )
+        unknown = sorted(set(order) - set(classes))
+        if unknown:
+            raise RecipeError(f"tasks.order names {unknown}, but the classes of {source.name} are {classes}.")
     elif seed is not None:
         order = np.random.RandomState(seed).permutation(classes).tolist()
     count = spec.count or len(order) // spec.per_task
