@@ -36,7 +36,7 @@ def build(directory: Path, targets: Path | None = None) -> Path:
     if len(folders) < 2:
         return _build_page(next(iter(folders), directory), found, published)
     for folder, members in folders.items():
-        _build_page(folder, members, published, only_theirs=True)
+        _build_page(folder, members, published)
     verdicts = compare(published, found) if published is not None else None
     _write(directory / "report.md", _markdown(found, verdicts))
     _write(directory / "summary.csv", tables.summary_csv(found))
@@ -78,17 +78,13 @@ def _benchmark_folders(directory: Path, found: list[Stream]) -> dict[Path, list[
     return folders
 
 
-def _build_page(
-    folder: Path, found: list[Stream], published: list[Target] | None, *, only_theirs: bool = False
-) -> Path:
+def _build_page(folder: Path, found: list[Stream], published: list[Target] | None) -> Path:
     sections = []
     for k, stream in enumerate(found):
         suffix = "" if len(found) == 1 else f"-{k + 1}"
         sections.append(Section(stream, draw(stream, folder, suffix)))
-    if published is not None and only_theirs:
-        names = {stream.benchmark for stream in found}
-        published = [target for target in published if target.benchmark in names]
-    verdicts = compare(published, found) if published is not None else None
+    names = {stream.benchmark for stream in found}
+    verdicts = compare([t for t in published if t.benchmark in names], found) if published is not None else None
     _write(folder / "report.md", _markdown(found, verdicts, sections))
     _write(folder / "summary.csv", tables.summary_csv(found))
     return _write(folder / "report.html", page.page(sections, verdicts))

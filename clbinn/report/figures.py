@@ -19,7 +19,7 @@ from clbinn.report.groups import Group, Stream
 from clbinn.report.runs import Matrix
 from clbinn.report.tables import sample_indices
 
-__all__ = ["accuracy_matrix", "average_accuracy", "matrices", "memory", "styles", "tasks_over_time"]
+__all__ = ["accuracy_matrix", "average_accuracy", "matrices", "memory", "save", "style", "styles", "tasks_over_time"]
 
 INK, SOFT, GRID = "#1f2328", "#6a737d", "#e4e7eb"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#A6761D")  # last: for yellow
@@ -65,7 +65,8 @@ _RC: Any = {
 
 
 @contextmanager
-def _quiet_style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of all figures, for what is drawn inside."""
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names of tasks may be in any script
         yield
@@ -85,7 +86,7 @@ def styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write `path` (.png) and the .svg beside it, the same bytes for the same figure."""
     with matplotlib.rc_context({"svg.hashsalt": path.stem}):
         figure.savefig(path.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
@@ -101,7 +102,7 @@ def accuracy_matrix(matrix: Matrix, path: Path, title: str = "") -> None:
         path: The PNG file; the SVG goes beside it.
         title: Stands above the figure.
     """
-    with _quiet_style():
+    with style():
         side = 5.2 if matrix.shape[1] > TEXT_UP_TO else max(3.0, 0.62 * matrix.shape[1] + 1.2)
         figure = Figure(figsize=(side + 0.9, side), layout="constrained")
         axes = figure.add_subplot()
@@ -110,7 +111,7 @@ def accuracy_matrix(matrix: Matrix, path: Path, title: str = "") -> None:
         axes.set_ylabel("after training task")
         axes.set_xlabel("accuracy on task")
         _colour_bar(figure, image, axes)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _heat(axes: Axes, matrix: Matrix, low: float) -> AxesImage:
@@ -173,7 +174,7 @@ def average_accuracy(stream: Stream, path: Path) -> bool:
     if not found:
         return False
     look = styles(stream.groups)
-    with _quiet_style():
+    with style():
         figure = Figure(figsize=(WIDTH, max(4.4, 0.24 * len(found) + 1)), layout="constrained")
         axes = figure.add_subplot()
         ends: dict[str, float] = {}
@@ -185,7 +186,7 @@ def average_accuracy(stream: Stream, path: Path) -> bool:
         axes.set_xlabel("tasks learned")
         axes.set_title("Average accuracy over the tasks seen, %")
         _label_ends(axes, ends, look, stream.num_tasks, height=figure.get_figheight())
-        _save(figure, path)
+        save(figure, path)
     return True
 
 
@@ -263,7 +264,7 @@ def tasks_over_time(stream: Stream, path: Path) -> bool:
     shown = sample_indices(stream.num_tasks, PANELS + 1)[:-1]  # the last task has no time to be forgotten
     columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
-    with _quiet_style():
+    with style():
         figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3 * (1 + (len(found) - 1) // 7)), layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for axes in panels[len(shown) :]:
@@ -284,7 +285,7 @@ def tasks_over_time(stream: Stream, path: Path) -> bool:
         legend = figure.legend(panels[0].get_lines(), names, **place)
         for text in legend.get_texts():
             text.set_parse_math(False)
-        _save(figure, path)
+        save(figure, path)
     return True
 
 
@@ -301,7 +302,7 @@ def matrices(stream: Stream, path: Path) -> bool:
     rows = -(-len(found) // columns)
     width = (WIDTH - 1.0) / max(columns, 3)
     low = _low([mean for _, mean in found])
-    with _quiet_style():
+    with style():
         apart = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.07)  # titles keep off the labels above them
         figure = Figure(figsize=(columns * width + 1.0, rows * (width + 0.3)), layout=apart)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -313,7 +314,7 @@ def matrices(stream: Stream, path: Path) -> bool:
             axes.set_xlabel("accuracy on task" if k >= len(found) - columns else "", fontsize=8)
             axes.set_ylabel("after task" if k % columns == 0 else "", fontsize=8)
         _colour_bar(figure, image, list(panels))
-        _save(figure, path)
+        save(figure, path)
     return True
 
 
@@ -334,7 +335,7 @@ def memory(stream: Stream, path: Path) -> bool:
     if len(found) < 2:
         return False
     look = styles(stream.groups)
-    with _quiet_style():
+    with style():
         figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
         axes = figure.add_subplot()
         for group, size, acc in found:
@@ -352,7 +353,7 @@ def memory(stream: Stream, path: Path) -> bool:
         axes.minorticks_off()
         axes.set_xlabel("memory: weights, posterior, stored examples and statistics")
         axes.set_title("Average accuracy after the last task, %")
-        _save(figure, path)
+        save(figure, path)
     return True
 
 

@@ -16,7 +16,7 @@ from clbinn.report.runs import Run
 from clbinn.report.style import CSS
 from clbinn.report.targets import Verdict
 
-__all__ = ["index", "page"]
+__all__ = ["document", "figure", "index", "page", "target_section"]
 
 # nothing is loaded from anywhere: pictures stand in the page, scripts are forbidden
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -29,7 +29,7 @@ def page(sections: Sequence[Section], verdicts: Sequence[Verdict] | None) -> str
     """The page of one benchmark: a section for each stream, then targets."""
     title = sections[0].stream.title if len(sections) == 1 else sections[0].stream.benchmark
     body = "".join(_section(section) for section in sections)
-    return _document(title, body + _targets(verdicts))
+    return document(title, body + target_section(verdicts))
 
 
 def index(links: Mapping[str, Sequence[Stream]], verdicts: Sequence[Verdict] | None) -> str:
@@ -49,10 +49,11 @@ def index(links: Mapping[str, Sequence[Stream]], verdicts: Sequence[Verdict] | N
             rows.append(f'<tr><th scope="row">{link}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f'<th scope="col">{t}</th>' for t in ("Stream", "Runs", "Highest average accuracy", "ACC, %"))
     table = _scroll(f"<table class=text><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
-    return _document("Results", f"<h1>Results</h1>{table}{_targets(verdicts)}")
+    return document("Results", f"<h1>Results</h1>{table}{target_section(verdicts)}")
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str) -> str:
+    """A whole page around `body`, which is markup; `title` is text."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -66,7 +67,7 @@ def _document(title: str, body: str) -> str:
 def _section(section: Section) -> str:
     stream = section.stream
     parts = [f'<section class="stream">\n<h1>{escape(stream.title)}</h1>', _lead(stream), _headline(stream)]
-    parts += [_figure(drawn) for drawn in section.figures]
+    parts += [figure(drawn) for drawn in section.figures]
     parts += [_recipes(stream), _environment(stream), _runs(stream), "</section>"]
     return "\n".join(parts)
 
@@ -147,7 +148,8 @@ def _scroll(table: str) -> str:
     return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
-def _figure(drawn: Drawn) -> str:
+def figure(drawn: Drawn) -> str:
+    """A figure with its title and caption; the picture stands in the page, its files are linked."""
     svg = drawn.path.with_suffix(".svg")
     links = f'<a href="{escape(drawn.path.name)}">PNG</a>, <a href="{escape(svg.name)}">SVG</a>'
     alt = escape(f"{drawn.title}. {drawn.caption}", quote=True)
@@ -226,8 +228,9 @@ def _run(run: Run) -> str:
     )
 
 
-def _targets(verdicts: Sequence[Verdict] | None) -> str:
-    if verdicts is None:
+def target_section(verdicts: Sequence[Verdict] | None) -> str:
+    """The published numbers beside ours; nothing when there are none."""
+    if not verdicts:
         return ""
     done = sum(v.outcome == "reproduced" for v in verdicts)
     note = (

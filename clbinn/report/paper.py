@@ -126,9 +126,9 @@ def _html(
             for row in rows
         )
         parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
-    parts += [page._figure(drawn) for drawn in figures]
-    parts.append(page._targets(verdicts) if verdicts else f"<p>{escape(_comparison(verdicts))}</p>")
-    return page._document(title, "\n".join(parts))
+    parts += [page.figure(drawn) for drawn in figures]
+    parts.append(page.target_section(verdicts) if verdicts else f"<p>{escape(_comparison(verdicts))}</p>")
+    return page.document(title, "\n".join(parts))
 
 
 def _facts(stream: Stream) -> str:

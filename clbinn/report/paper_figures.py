@@ -62,13 +62,13 @@ def predictions(groups: Sequence[Group], path: Path) -> bool:
     found = [(group, arrays) for group in groups if (arrays := _arrays(group.finished[0])) is not None]
     if not found:
         return False
-    with figures._quiet_style():
+    with figures.style():
         figure = Figure(figsize=(figures.WIDTH, ROW), layout="constrained")
         panels = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
         for axes, (group, arrays) in zip(panels, found, strict=True):
             (_regions if arrays["grid"].shape[1] == 2 else _regression)(axes, arrays)
             axes.set_title(_label(group))
-        figures._save(figure, path)
+        figures.save(figure, path)
     return True
 
 
@@ -98,7 +98,7 @@ def curves(groups: Sequence[Group], path: Path) -> bool:
     found = [(group, both) for group in groups if len(both := _by_epoch(group)["train_accuracy"])]
     if not found:
         return False
-    with figures._quiet_style():
+    with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 1.15 * ROW), layout="constrained")
         axes = figure.add_subplot()
         for i, (group, _) in enumerate(found):
@@ -113,7 +113,7 @@ def curves(groups: Sequence[Group], path: Path) -> bool:
                     )
         axes.set_xlabel("epoch")
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-        figures._save(figure, path)
+        figures.save(figure, path)
     return True
 
 
@@ -123,7 +123,7 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
     if not found:
         return False
     tasks = max(len(counts) for _, counts in found)
-    with figures._quiet_style():
+    with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 0.6 * ROW * len(found)), layout="constrained")
         panels = figure.subplots(len(found), tasks, squeeze=False, sharex=True, sharey=True)
         for row, (group, counts) in zip(panels, found, strict=True):
@@ -133,7 +133,7 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
                 axes.set_title(f"{_label(group)}, task {task}", fontsize=8)
         for axes in panels[-1]:
             axes.set_xlabel("P(w = +1)")
-        figures._save(figure, path)
+        figures.save(figure, path)
     return True
 
 

@@ -151,10 +151,14 @@ def test_targets_are_marked(make_run, tmp_path):
     ]
     targets = tmp_path / "targets.csv"
     targets.write_text("\n".join([head, *rows]) + "\n")
-    page = Page(build(tmp_path, targets).read_text(encoding="utf-8"))
+    with targets.open("a") as file:
+        file.write("elsewhere,rotated_mnist,vcl,,average_accuracy,0.90,,0.015,100,printed,A\n")
+    text = build(tmp_path, targets).read_text(encoding="utf-8")
+    assert "elsewhere" not in text
+    page = Page(text)
     outcome = {row[0]: row[5] for row in page.rows if row and row[0] in ("good", "bad", "none")}
     assert outcome == {"good": "reproduced", "bad": "short by 6.00 points", "none": "not run"}
-    assert "1 of 3 reproduced" in markdown(tmp_path, targets)
+    assert "1 of 4 reproduced" in markdown(tmp_path, targets)
 
 
 def test_no_runs_is_the_users_mistake(tmp_path):
