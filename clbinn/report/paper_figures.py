@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from clbinn.report import figures
@@ -67,7 +68,7 @@ def predictions(groups: Sequence[Group], path: Path) -> bool:
         panels = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
         for axes, (group, arrays) in zip(panels, found, strict=True):
             (_regions if arrays["grid"].shape[1] == 2 else _regression)(axes, arrays)
-            axes.set_title(_label(group))
+            axes.set_title(labels[group.label])
         figures.save(figure, path)
     return True
 
@@ -95,24 +96,53 @@ def _regression(axes: Axes, arrays: dict[str, Array]) -> None:
 
 def curves(groups: Sequence[Group], path: Path) -> bool:
     """Training (dashed) and validation accuracy by epoch, as Figure 6."""
-    found = [(group, both) for group in groups if len(both := _by_epoch(group)["train_accuracy"])]
+    found = [(group, both) for group in groups if len((both := _by_epoch(group))["train_accuracy"])]
     if not found:
         return False
-    with figures.style():
+    labels = _labels([group for group, _ in found])
+    labels = _labels([group for group, _ in found])
+    with figures.quiet_style():
         figure = Figure(figsize=(figures.WIDTH, 1.15 * ROW), layout="constrained")
         axes = figure.add_subplot()
-        for i, (group, _) in enumerate(found):
+        for i, (group, both) in enumerate(found):
             colour = figures.PALETTE[i % len(figures.PALETTE)]
             for key, dash in (("train_accuracy", (0, (3, 1.5))), ("validation_accuracy", "-")):
-                values = _by_epoch(group)[key]
-                if len(values):
-                    label = f"{_label(group)}, {key.partition('_')[0]}"
-                    marker = "o" if len(values) < 20 else ""
-                    axes.plot(
-                        range(1, len(values) + 1), 100 * values, marker, color=colour, linestyle=dash, label=label
-                    )
+                x, marker = range(1, len(both[key]) + 1), "o" if len(both[key]) < 20 else ""
+                label = f"{labels[group.label]}, {key.partition('_')[0]}"
+                if len(x):
+                    axes.plot(x, 100 * both[key], marker, color=colour, linestyle=dash, label=label)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        figures.save(figure, path)
+    return True
+
+
+def sweep(groups: Sequence[Group], path: Path) -> bool:
+    """Accuracies over the learning rate or the temperature, where a method was run with three or more of them."""
+    key, name = ("options.lr", "learning rate α")
+    if len({str(group.setting(key)) for group in groups}) == 1:
+        key, name = ("options.temperature", "temperature τ")
+    values = {float(v): group for group in groups if isinstance(v := group.setting(key), int | float)}
+    if not len(values) == len(groups) >= 3 or len({group.strategy for group in groups}) > 1:
+        return False
+    with figures.quiet_style():
+        figure = Figure(figsize=(0.7 * figures.WIDTH, ROW), layout="constrained")
+        axes = figure.add_subplot()
+        for i, part in enumerate(("train", "validation", "test")):
+            stats = {x: values[x].stat(f"{part}_accuracy") for x in sorted(values)}
+            shown = {x: s for x, s in stats.items() if s.n}
+            spread = [100 * s.std if s.n > 1 else 0.0 for s in shown.values()]
+            look: dict[str, Any] = {
+                "color": figures.PALETTE[i],
+                "marker": figures.MARKERS[i],
+                "capsize": 2,
+                "label": part,
+            }
+            axes.errorbar(list(shown), [100 * s.mean for s in shown.values()], yerr=spread, **look)
+        axes.set_xscale("log")
+        axes.set_xlabel(name)
+        axes.legend(frameon=False)
         figures.save(figure, path)
     return True
 
@@ -123,6 +153,7 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
     if not found:
         return False
     tasks = max(len(counts) for _, counts in found)
+    labels = _labels([group for group, _ in found])
     with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 0.6 * ROW * len(found)), layout="constrained")
         panels = figure.subplots(len(found), tasks, squeeze=False, sharex=True, sharey=True)
@@ -130,7 +161,7 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
             for task, (axes, count) in enumerate(zip(row, counts, strict=False), 1):
                 edges = np.linspace(0, 1, len(count) + 1)
                 axes.stairs(count / count.sum(), edges, fill=True, color=figures.PALETTE[0])
-                axes.set_title(f"{_label(group)}, task {task}", fontsize=8)
+                axes.set_title(f"{labels[group.label]}, task {task}", fontsize=8)
         for axes in panels[-1]:
             axes.set_xlabel("P(w = +1)")
         figures.save(figure, path)
@@ -145,17 +176,22 @@ def _in_order(stream: Stream) -> list[Group]:
     return sorted(stream.compared, key=place)
 
 
-def _label(group: Group) -> str:
-    """The strategy, with what tells it apart from another of its name."""
-    if group.label == group.strategy:
-        return group.strategy
-    parts = [group.setting("options.batch_norm"), group.setting("mc_samples")]
-    words = [str(parts[0])] if parts[0] else []
-    words += [f"C = {parts[1]}"] if parts[1] is not None else []
-    for key, name in (("options.lr", "α"), ("options.temperature", "τ")):
-        value = group.setting(key)
-        words += [f"{name} = {value:g}"] if isinstance(value, int | float) else []
-    return f"{group.strategy} ({', '.join(words)})"
+def _labels(groups: Sequence[Group]) -> dict[str, str]:
+    """Group's label → its strategy, with the settings that tell it apart from others of that strategy."""
+    names = {}
+    for group in groups:
+        others = [other for other in groups if other.strategy == group.strategy]
+        told = [key for key in _SYMBOLS if len({str(other.setting(key)) for other in others}) > 1]
+        words = [f"{_SYMBOLS[key]}{_plain(group.setting(key))}" for key in told]
+        names[group.label] = f"{group.strategy} ({', '.join(words)})" if words else group.strategy
+    return names
+
+
+_SYMBOLS = {"options.lr": "α = ", "options.temperature": "τ = ", "batch_norm": "statistics: ", "mc_samples": "C = "}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _arrays(run: Run) -> dict[str, Array] | None:
