@@ -63,6 +63,7 @@ def predictions(groups: Sequence[Group], path: Path) -> bool:
     found = [(group, arrays) for group in groups if (arrays := _arrays(group.finished[0])) is not None]
     if not found:
         return False
+    labels = _labels([group for group, _ in found])
     with figures.style():
         figure = Figure(figsize=(figures.WIDTH, ROW), layout="constrained")
         panels = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
@@ -100,8 +101,7 @@ def curves(groups: Sequence[Group], path: Path) -> bool:
     if not found:
         return False
     labels = _labels([group for group, _ in found])
-    labels = _labels([group for group, _ in found])
-    with figures.quiet_style():
+    with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 1.15 * ROW), layout="constrained")
         axes = figure.add_subplot()
         for i, (group, both) in enumerate(found):
@@ -126,20 +126,15 @@ def sweep(groups: Sequence[Group], path: Path) -> bool:
     values = {float(v): group for group in groups if isinstance(v := group.setting(key), int | float)}
     if not len(values) == len(groups) >= 3 or len({group.strategy for group in groups}) > 1:
         return False
-    with figures.quiet_style():
+    with figures.style():
         figure = Figure(figsize=(0.7 * figures.WIDTH, ROW), layout="constrained")
         axes = figure.add_subplot()
         for i, part in enumerate(("train", "validation", "test")):
             stats = {x: values[x].stat(f"{part}_accuracy") for x in sorted(values)}
             shown = {x: s for x, s in stats.items() if s.n}
             spread = [100 * s.std if s.n > 1 else 0.0 for s in shown.values()]
-            look: dict[str, Any] = {
-                "color": figures.PALETTE[i],
-                "marker": figures.MARKERS[i],
-                "capsize": 2,
-                "label": part,
-            }
-            axes.errorbar(list(shown), [100 * s.mean for s in shown.values()], yerr=spread, **look)
+            look: dict[str, Any] = {"color": figures.PALETTE[i], "marker": figures.MARKERS[i], "label": part}
+            axes.errorbar(list(shown), [100 * s.mean for s in shown.values()], yerr=spread, capsize=2, **look)
         axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.legend(frameon=False)
