@@ -24,10 +24,13 @@ PIECES = [
 ]  # fmt: skip
 
 
-def attempt(path, raw):
-    """Load the bytes as both kinds of recipe; anything but a recipe or a RecipeError comes through."""
+LOADERS = (load_benchmark, load_strategy)
+
+
+def attempt(path, raw, loaders=LOADERS):
+    """Load the bytes as a recipe of each kind; anything but a recipe or a RecipeError comes through."""
     path.write_bytes(raw)
-    for load in (load_benchmark, load_strategy):
+    for load in loaders:
         try:
             recipe = load(path)
         except RecipeError as error:
@@ -93,13 +96,15 @@ def test_any_override(key, value):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_hundred_thousand_mutated_recipes(path):
     chance = random.Random(0)
     for _ in range(100_000):
-        attempt(path, mutated(chance.choice(TEXTS), chance).encode())
+        attempt(path, mutated(chance.choice(TEXTS), chance).encode(), [chance.choice(LOADERS)])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_coverage_guided(tmp_path):
     pytest.importorskip("atheris")
     script = textwrap.dedent(
