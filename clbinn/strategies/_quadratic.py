@@ -42,11 +42,9 @@ class QuadraticPenalty:
 
     @torch.no_grad()
     def add_gradient(self, model: nn.Module, strength: float) -> None:
-        """Add strength · (precision · θ - pull) to the gradients."""
+        """Add strength · (precision · θ - pull) to the gradients; a parameter without one (an idle head) stays."""
         for name, p in model.named_parameters():
-            if name in self.precision and p.requires_grad:
-                if p.grad is None:
-                    p.grad = torch.zeros_like(p)
+            if name in self.precision and p.grad is not None:
                 slope = self.precision[name] * _part(p, self.precision[name]) - self.pull[name]
                 _part(p.grad, slope).add_(slope, alpha=strength)
 

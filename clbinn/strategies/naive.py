@@ -32,6 +32,7 @@ class Naive(SupervisedTemplate):  # type: ignore[misc]
         evaluator: Avalanche's metrics and loggers, or a function that makes them.
         eval_every: Epochs between evaluations during training; -1 is never.
         seed: Seed of what the strategy itself draws. The order of the data is the loader's.
+        **template: Other options of Avalanche's `SupervisedTemplate`.
 
     Raises:
         UserError: An option is out of its range.

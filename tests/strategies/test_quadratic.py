@@ -9,6 +9,11 @@ def net() -> nn.Linear:
     return nn.Linear(3, 2).double()
 
 
+def zero_gradients(model: nn.Module) -> None:
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+
+
 def shift(model: nn.Module) -> None:
     with torch.no_grad():
         for p in model.parameters():
@@ -28,6 +33,7 @@ def test_two_tensors_hold_any_number_of_anchors():
         for name, p in model.named_parameters()
     )
     expected = torch.autograd.grad(loss, list(model.parameters()))
+    zero_gradients(model)
     penalty.add_gradient(model, 0.7)
     for p, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, gradient)
@@ -37,6 +43,7 @@ def test_it_adds_to_the_gradient_that_is_there():
     model, penalty = net(), QuadraticPenalty()
     penalty.add(model, {name: torch.ones_like(p) for name, p in model.named_parameters()})
     shift(model)
+    zero_gradients(model)
     penalty.add_gradient(model, 1.0)
     once = model.weight.grad.clone()
     penalty.add_gradient(model, 1.0)
@@ -48,11 +55,12 @@ def test_moved_anchors_pull_to_the_newest_weights_with_what_is_left():
     penalty.add(model, {name: torch.ones_like(p) for name, p in model.named_parameters()})
     shift(model)
     penalty.move(model, 0.25)
+    zero_gradients(model)
     penalty.add_gradient(model, 1.0)
     torch.testing.assert_close(model.weight.grad, torch.zeros_like(model.weight))
     with torch.no_grad():
         model.weight.add_(1.0)
-    model.zero_grad()
+    zero_gradients(model)
     penalty.add_gradient(model, 1.0)
     torch.testing.assert_close(model.weight.grad, torch.full_like(model.weight, 0.25))
 
@@ -62,6 +70,7 @@ def test_of_a_layer_that_grew_the_old_part_is_held_and_the_new_one_free():
     old = model.weight.detach().clone()
     penalty.add(model, {"weight": torch.ones_like(model.weight)})
     model.weight = nn.Parameter(torch.cat([old + 2, torch.full((1, 3), 9.0, dtype=torch.float64)]))
+    zero_gradients(model)
     penalty.add_gradient(model, 1.0)
     torch.testing.assert_close(model.weight.grad[:2], torch.full_like(old, 2.0))
     assert not model.weight.grad[2].any()
@@ -75,8 +84,19 @@ def test_state_goes_round():
     shift(model)
     other = QuadraticPenalty()
     other.load_state_dict(penalty.state_dict())
+    zero_gradients(model)
     penalty.add_gradient(model, 1.0)
     expected = model.bias.grad.clone()
-    model.zero_grad()
+    zero_gradients(model)
     other.add_gradient(model, 1.0)
     assert torch.equal(model.bias.grad, expected)
+
+
+def test_a_parameter_without_gradient_stays_without():
+    model, penalty = net(), QuadraticPenalty()
+    penalty.add(model, {name: torch.ones_like(p) for name, p in model.named_parameters()})
+    shift(model)
+    model.bias.grad = torch.zeros_like(model.bias)
+    penalty.add_gradient(model, 1.0)
+    assert model.weight.grad is None
+    assert model.bias.grad.any()
