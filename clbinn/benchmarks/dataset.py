@@ -139,9 +139,11 @@ class TensorTask(Dataset[tuple[Tensor, int]]):
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Raw images `(b, *shape)` as float32, in [0, 1] if they were bytes, less the mean, over the std."""
-        x = raw.float() if raw.dtype != torch.float32 else raw.clone()
-        scale, shift = self.affine(x.device)
-        return x.mul_(scale).add_(shift)
+        scale, shift = self.affine(raw.device)
+        if raw.dtype == torch.float32:
+            unchanged = isinstance(scale, float) and scale == 1 and shift == 0
+            return raw if unchanged else (raw * scale).add_(shift)
+        return raw.float().mul_(scale).add_(shift)
 
     def affine(self, device: Device = "cpu") -> tuple[float | Tensor, float | Tensor]:
         """Scale and shift with which `normalise` is raw · scale + shift: numbers, or tensors of shape `shape`."""
@@ -284,18 +286,28 @@ def resident(dataset: Any) -> ResidentData | None:
         Their parts and the index, or None if anything else is in it: other datasets, transforms, images of different
         shapes, extra values in the batch, or a collate function of its own.
     """
-    if getattr(dataset, "collate_fn", default_collate) is not default_collate:
+    if not plain(dataset):
         return None
-    attributes = getattr(dataset, "_data_attributes", {})
-    if any(a.use_in_getitem and name != "targets_task_labels" for name, a in attributes.items()):
-        return None
-    root = getattr(dataset, "_flat_data", dataset)
-    groups = getattr(root, "_transform_groups", None)
-    found = _flatten(root, None if groups is None else groups.current_group)
+    found = _flatten(getattr(dataset, "_flat_data", dataset), current_group(dataset))
     if found is None or not found[0] or len({part.shape for part in found[0]}) > 1:
         return None
     parts, index = found
-    return ResidentData(tuple(parts), index, _task_labels(attributes.get("targets_task_labels")))
+    labels = getattr(dataset, "_data_attributes", {}).get("targets_task_labels")
+    return ResidentData(tuple(parts), index, _task_labels(labels))
+
+
+def plain(dataset: Any) -> bool:
+    """Whether a dataset's items are x, y and perhaps a task label, put together in the default way."""
+    if getattr(dataset, "collate_fn", default_collate) is not default_collate:
+        return False
+    attributes = getattr(dataset, "_data_attributes", {})
+    return not any(a.use_in_getitem and name != "targets_task_labels" for name, a in attributes.items())
+
+
+def current_group(dataset: Any) -> str | None:
+    """The group of transforms that an Avalanche dataset is set to."""
+    groups = getattr(getattr(dataset, "_flat_data", dataset), "_transform_groups", None)
+    return None if groups is None else groups.current_group
 
 
 Found = tuple[list[TensorTask], Tensor | None]

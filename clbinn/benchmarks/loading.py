@@ -10,6 +10,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
 
+from .cache import cached
 from .dataset import Device, ResidentData, resident
 
 __all__ = ["FastLoadingPlugin", "TensorLoader", "epoch_order"]
@@ -74,9 +75,10 @@ class TensorLoader:
 class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Gives any Avalanche strategy resident mini-batches, where its own loader would give the same ones slowly.
 
-    It steps in only if the strategy holds a loader that Avalanche makes by default, for one group of `TensorTask` data;
-    a loader that a plugin has put in (replay) stays. The order of training data depends on the seed, the experience and
-    the epoch alone.
+    It steps in only if the strategy holds a loader that Avalanche makes by default, for one group of `TensorTask` data,
+    or, in training of more than one epoch, of data that are the same in each (see `clbinn.benchmarks.cache`). A loader
+    that a plugin has put in (replay) stays. The order of training data depends on the seed, the experience and the
+    epoch alone.
     """
 
     supports_distributed = False
@@ -88,7 +90,8 @@ class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Replaces the training loader."""
         experience = strategy.clock.train_exp_counter
-        strategy.dataloader = _fast(strategy.dataloader, strategy.device, (self.seed, experience))
+        seeds = (self.seed, experience)
+        strategy.dataloader = _fast(strategy.dataloader, strategy.device, seeds, keep=strategy.train_epochs > 1)
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Tells the loader its epoch, which a resumed run doesn't start from 0."""
@@ -100,13 +103,15 @@ class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
         strategy.dataloader = _fast(strategy.dataloader, strategy.device, (self.seed,))
 
 
-def _fast(loader: Any, device: torch.device, seeds: tuple[int, ...]) -> Any:
-    """The loader's resident double, or the loader itself if it has none."""
-    plain = _settings(loader)
-    if plain is None:
+def _fast(loader: Any, device: torch.device, seeds: tuple[int, ...], keep: bool = False) -> Any:
+    """The loader's resident double, or the loader itself if it has none; `keep` allows to read the data once for it."""
+    settings = _settings(loader)
+    if settings is None:
         return loader
-    dataset, batch_size, shuffle, drop_last = plain
+    dataset, batch_size, shuffle, drop_last = settings
     data = resident(dataset)
+    if data is None and keep:
+        data = cached(dataset)
     if data is None or len(data) == 0:
         return loader
     return TensorLoader(data, batch_size, shuffle, seeds, drop_last=drop_last, device=device)

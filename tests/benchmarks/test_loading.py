@@ -9,6 +9,7 @@ from avalanche.logging import BaseLogger
 from avalanche.models import SimpleMLP
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import EWC, JointTraining, Naive
+from torchvision.transforms import Normalize
 
 from clbinn.benchmarks import FastLoadingPlugin, ResidentData, TensorLoader, TensorTask
 from clbinn.benchmarks.loading import epoch_order
@@ -219,3 +220,26 @@ def test_ewc_runs_with_it():
     for experience in benchmark.train_stream:
         strategy.train(experience)
     assert {type(loader) for loader in record.loaders} == {TensorLoader}
+
+
+@pytest.mark.parametrize(("epochs", "loader"), [(1, TaskBalancedDataLoader), (2, TensorLoader)])
+def test_fixed_transforms_are_computed_once_if_there_are_more_epochs(epochs, loader):
+    shift = Normalize((0.5,), (0.5,))
+    benchmark = stream(transform_groups={"train": shift, "eval": shift})
+    strategy, record = naive(FastLoadingPlugin(), epochs=epochs)
+    strategy.train(benchmark.train_stream[0])
+    assert {type(each) for each in record.loaders} == {loader}
+    got = {tuple(x.flatten().tolist()) for batch in record.train for x in batch[0]}
+    dataset = benchmark.train_stream[0].dataset
+    assert got == {tuple(dataset[i][0].flatten().tolist()) for i in range(23)}
+
+
+def test_no_task_keeps_its_permuted_images_after_training():
+    benchmark = stream(3)
+    strategy, record = naive(FastLoadingPlugin())
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        data = record.loaders[-1].data.parts[0]
+        record.loaders.clear()
+        assert data._kept is not None
+        assert data._kept() is None
