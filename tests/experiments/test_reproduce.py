@@ -1,0 +1,117 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clbinn.errors import RunError, UserError
+from clbinn.experiments.paper import load_paper, papers
+from clbinn.experiments.reproduce import TITLES, overview, reproduce
+from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.weight_histogram import WeightHistogram
+from clbinn.nn import MLP
+from clbinn.optim import BayesBiNN
+from clbinn.recipes import catalogue_folder
+from clbinn.report.paper import build
+
+QUICK = ["train.epochs=1", "train.batch_size=100", "benchmark.source={dataset: digits, train_size: 500}"]
+
+
+def quiet(text):
+    """No progress."""
+
+
+def test_the_overview_names_every_table():
+    assert all(table in overview() for table in TITLES)
+    assert {table for name in papers() for table in load_paper(papers()[name]).tables} | {"table13"} == set(TITLES)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("table99", "no table 'table99'.*table9"),
+        ("table10/mnits", "did you mean 'mnist'"),
+        ("table10/mnist/stee", "did you mean 'ste'"),
+        ("table13/mnist", "table13 has no 'mnist'"),
+    ],
+)
+def test_an_unknown_part_is_named_with_the_nearest(table, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        reproduce(table, out=tmp_path, report=quiet)
+
+
+@pytest.mark.parametrize(
+    ("table", "own", "figure"),
+    [
+        ("table3", ["train.epochs=20"], "table3-two_moons-predictions.png"),
+        ("table4", ["train.epochs=20"], "table4-snelson-predictions.png"),
+        ("table6", [*QUICK, "model.hidden=[8]"], "table6-mnist-sweep.png"),
+        ("table7", [*QUICK, "model.hidden=[8]"], "table7-mnist-sweep.png"),
+        ("table9/mnist", [*QUICK, "model.hidden=[8]"], "table9-mnist-mnist-curves.png"),
+        ("table10/mnist", [*QUICK, "model.hidden=[8]"], "table10-mnist-mnist-curves.png"),
+        ("table11/mnist", [*QUICK, "pretraining={epochs: 1}"], "table11-mnist-mnist-curves.png"),
+    ],
+)
+def test_every_table_ends_in_a_page_and_a_figure(table, own, figure, tmp_path):
+    if table == "table11/mnist":  # pretraining is the first row's alone
+        own, table = own[:-1], "table11/mnist/bayesbinn"
+        figure = "table11-mnist-bayesbinn-mnist-curves.png"
+    text = reproduce(table, seeds=[0], overrides=own, out=tmp_path, device="cpu", report=quiet)
+    page = tmp_path / f"{table.replace('/', '-')}.html"
+    assert f"Page: {page}" in text
+    assert "bayesbinn" in page.read_text()
+    assert (tmp_path / figure).stat().st_size > 1000
+    if table not in ("table3", "table4"):
+        assert "Not compared with the paper" in text
+
+
+def test_table_13_runs_the_stream_and_draws_the_weights(tmp_path):
+    overrides = [
+        *("train.epochs=1", "model.hidden=[16]", "options.mc_samples=2"),
+        *("benchmark.source={dataset: digits}", "benchmark.tasks.count=2"),
+    ]
+    text = reproduce("table13", seeds=[0], overrides=overrides, out=tmp_path, device="cpu", report=quiet)
+    assert "bayesbinn_no_prior" in text
+    folders = list(tmp_path.glob("permuted_mnist/*/seed-0"))
+    assert len(folders) == 3
+    for folder in folders:
+        counts = json.loads((folder / "weights.json").read_text())["probability_counts"]
+        assert [sum(task) for task in counts] == [64 * 16 + 160] * 2
+    assert (tmp_path / "table13-permuted_mnist-weights.png").stat().st_size > 1000
+
+
+def test_data_that_are_missing_are_a_reason_and_not_a_traceback(tmp_path, monkeypatch):
+    monkeypatch.delenv("CLBINN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(RunError, match="cifar10: not run: cifar10 was not found"):
+        reproduce("table10/cifar10", seeds=[0], out=tmp_path, data_root=tmp_path, device="cpu", report=quiet)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "accuracy", "outcome"),
+    [(3, 0.97, "shorter run (3 of 500 epochs)"), (500, 0.98, "short by 0.86 points"), (500, 0.9886, "reproduced")],
+)
+def test_only_like_is_compared_with_like(epochs, accuracy, outcome, tmp_path):
+    paper = load_paper(papers()["mnist"], [f"train.epochs={epochs}"])
+    method = next(m for m in paper.methods if m.name == "bayesbinn")
+    folder = RunFolder(run_path(tmp_path, paper.benchmark, method, 0))
+    folder.write_recipe(paper.benchmark, method, 0)
+    folder.start_matrix(1, np.array([[0.1], [accuracy]]))
+    numbers = {"test_accuracy": accuracy, "average_accuracy": accuracy, "mc_samples": 0, "epochs": epochs}
+    folder.write_json("summary.json", {"benchmark": "mnist", "strategy": "bayesbinn", "seed": 0, **numbers})
+    targets = catalogue_folder("benchmarks") / "targets.csv"
+    text = build("table10", "All methods", tmp_path, [folder.path], targets, "table10/mnist/bayesbinn_mode", [])
+    [line] = [line for line in text.splitlines() if line.startswith("table10/mnist/bayesbinn_mode/test_accuracy")]
+    assert line.endswith(outcome)
+
+
+def test_the_histogram_counts_the_weights_by_probability():
+    net = MLP(4, [3], 2)
+    natural = [torch.full((3, 4), 10.0), torch.zeros(2, 3)]
+    strategy = type("Strategy", (), {"optimizer": BayesBiNN(net.parameters(), num_data=1, init_natural=natural)})
+    histogram = WeightHistogram(bins=4)
+    histogram.after_training_exp(strategy)
+    assert histogram.counts == [[0, 0, 6, 12]]
+    other = WeightHistogram(bins=4)
+    other.load_state_dict(histogram.state_dict())
+    assert other.counts == histogram.counts
