@@ -38,12 +38,8 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
         plans: list[tuple[str, Callable[[Sequence[Group], Path], bool], str, str]] = [
             ("predictions", predictions, "Predictions", _PREDICTIONS),
             ("curves", curves, "Training and validation accuracy", "In percent, by epoch; mean over seeds."),
-            (
-                "weights",
-                weights,
-                "Weight probabilities after each task",
-                "Shares by P(w = +1); first seed.",
-            ),
+            ("sweep", sweep, "Accuracy over settings", "In percent; bars are one standard deviation over seeds."),
+            ("weights", weights, "Weight probabilities after each task", "Shares by P(w = +1); first seed."),
         ]
         for suffix, plan, title, caption in plans:
             path = base.with_name(f"{base.name}-{stream.benchmark}-{suffix}.png")

@@ -137,7 +137,7 @@ def test_lrnet_starts_from_a_trained_network(tmp_path):
     summary = read(path)
     assert (summary["best_epoch"], summary["mc_samples"]) == (2, 1)
     assert summary["validation_accuracy"] is None
-    assert summary["test_accuracy"] > 0.5
+    assert summary["test_accuracy"] > 0.3
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_cifar_code_counts_augmentation_ten_times_and_takes_a_step(colour_images
 def test_numbers_that_blow_up_stop_the_run(tmp_path):
     of = paper("mnist", "train.epochs=2")
     one = method(of, "adam")
-    one = one.model_copy(update={"options": {"lr": 1e38}, "model": one.model.model_copy(update={"norm": "none"})})
+    one = one.model_copy(update={"options": {"lr": 1e30}, "model": one.model.model_copy(update={"norm": "none"})})
     with pytest.raises(RunError, match="not finite in epoch"):
         supervised.train(of.benchmark, one, 0, tmp_path, device="cpu")
 
