@@ -49,7 +49,7 @@ def mode(natural: Tensor) -> Tensor:
 
 def sample(natural: Tensor, uniform: Tensor) -> Tensor:
     """An exact draw: +1 where u < σ(2λ), else -1, with u uniform on [0, 1) and of the shape of λ."""
-    return torch.where(uniform < probability(natural), 1.0, -1.0).to(natural.dtype)
+    return (uniform < probability(natural)).to(natural.dtype).mul_(2).sub_(1)
 
 
 def logistic_noise(uniform: Tensor) -> Tensor:

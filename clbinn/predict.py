@@ -6,13 +6,15 @@ C = 0 is the mode, w = sign λ. Probabilities are averaged; `average="logits"` a
 softmax, as the authors' code does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from clbinn.nn.many import ByteInputs, sample_logits, takes_many
+from clbinn.nn.mlp import MLP
 from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
@@ -60,7 +62,7 @@ def predict_proba(
 def predict_log_proba(
     net: nn.Module,
     opt: BinaryOptimizer,
-    x: Tensor,
+    x: Tensor | ByteInputs,
     mc_samples: int = 100,
     *,
     average: Average = "probabilities",
@@ -69,12 +71,12 @@ def predict_log_proba(
     seed: int | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The logarithm of `predict_proba`, finite where a probability underflows.
+    """The logarithm of `predict_proba`, finite: probabilities below the smallest normal number count as that.
 
     Args:
         net: As there, and so are the others.
         opt: …
-        x: …
+        x: Inputs, or bytes with their normalisation, which an MLP multiplies exactly and faster.
         mc_samples: …
         average: …
         batch_size: …
@@ -89,20 +91,46 @@ def predict_log_proba(
         ValueError: As there.
     """
     _check(mc_samples, average, batch_norm)
-    forward = net if forward is None else forward
     device = opt.parameters()[0].device
     noise = opt.noise if seed is None else Noise(seed, device)
-    total: Tensor | None = None
+    batches = [batch.to(device) for batch in x.split(batch_size)]
+    totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
-        for _ in _draws(opt, mc_samples, noise):
-            outputs = torch.cat([forward(batch.to(device)) for batch in x.split(batch_size)])
-            if average == "logits":
-                total = outputs if total is None else total.add_(outputs)
-            else:
-                outputs = outputs.log_softmax(-1)
-                total = outputs if total is None else torch.logaddexp(total, outputs)
-    assert total is not None
-    return (total / max(mc_samples, 1) if average == "logits" else total).log_softmax(-1)
+        for outputs in _outputs(net, opt, batches, mc_samples, noise, forward):
+            for i, logits in enumerate(outputs):
+                term = (logits if average == "logits" else logits.softmax(-1)).sum(0)
+                totals[i : i + 1] = [totals[i].add_(term) if i < len(totals) else term]
+    mean = torch.cat(totals) / max(mc_samples, 1)
+    if average == "logits":
+        return mean.log_softmax(-1)
+    return mean.clamp_min_(torch.finfo(mean.dtype).tiny).log_()
+
+
+def _outputs(
+    net: nn.Module,
+    opt: BinaryOptimizer,
+    batches: Sequence[Tensor | ByteInputs],
+    mc_samples: int,
+    noise: Noise,
+    forward: Callable[[Tensor], Tensor] | None,
+) -> Iterator[Iterator[Tensor]]:
+    """For each group of draws, the logits (draws, n, classes) of every batch."""
+    if forward is None and mc_samples and takes_many(net, opt.parameters()):
+        assert isinstance(net, MLP)
+        for weights in _groups_of_draws(opt, mc_samples, noise):
+            yield (sample_logits(net, batch, weights) for batch in batches)
+        return
+    run = net if forward is None else forward
+    for _ in _draws(opt, mc_samples, noise):
+        yield (run(b.floats() if isinstance(b, ByteInputs) else b).unsqueeze(0) for b in batches)
+
+
+def _groups_of_draws(opt: BinaryOptimizer, mc_samples: int, noise: Noise, limit: int = 25_000_000) -> Iterator[list[Tensor]]:
+    """C draws in groups of at most `limit` weights; one tensor (draws, *shape) per parameter."""
+    size = max(1, limit // sum(p.numel() for p in opt.parameters()))
+    for start in range(0, mc_samples, size):
+        draws = [opt.sample_weights(noise) for _ in range(start, min(start + size, mc_samples))]
+        yield [torch.stack(one) for one in zip(*draws, strict=True)]
 
 
 def estimate_batch_norm(

@@ -39,6 +39,10 @@ class ByteInputs:
         """Pieces of `size` inputs, the last one may have fewer."""
         return [ByteInputs(piece, self.scale, self.shift) for piece in self.raw.split(size)]
 
+    def to(self, device: torch.device | str) -> "ByteInputs":
+        """The same on another device."""
+        return ByteInputs(self.raw.to(device), self.scale, self.shift)
+
     def floats(self) -> Tensor:
         """(n, features), float32."""
         return self.raw.float().mul_(self.scale).add_(self.shift)

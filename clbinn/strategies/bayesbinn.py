@@ -6,11 +6,11 @@ evaluation by the log-probabilities of the mean prediction (Eq. 26). `BayesBiNN`
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from avalanche.models.utils import avalanche_forward
+from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates import SupervisedTemplate
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from clbinn import optim
 from clbinn.benchmarks.loading import FastLoadingPlugin
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
+from clbinn.nn.many import ByteInputs
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
+from clbinn.strategies._resident import resident_inputs
 
 __all__ = ["BatchNorm", "BayesBiNN", "BayesBiNNPlugin", "cosine", "is_weight"]
 
@@ -95,7 +97,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._epochs = 1
         self._task_statistics: dict[int, BatchNormStatistics] = {}
         self._running: BatchNormStatistics | None = None
-        self._predictions: list[Tensor] | None = None
+        self._predictions: Iterator[Tensor] | None = None
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -173,33 +175,49 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
     # --- evaluation ------------------------------------------------------------------------------------------------
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Put this task's statistics in place."""
+        """Put this task's statistics in place; predict all of a resident test set at once."""
         statistics = self._task_statistics.get(strategy.experience.current_experience)
         if statistics is not None:
             self._running = get_statistics(strategy.model)
             set_statistics(strategy.model, statistics)
+        inputs = None if is_multi_task_module(strategy.model) else resident_inputs(strategy.dataloader, strategy.model)
+        if inputs is not None:
+            predictions = self._predict(strategy, inputs, strategy.eval_mb_size)
+            self._predictions = iter(predictions.split(strategy.eval_mb_size))
 
     def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Replace the mode's output by the log-probabilities of the mean prediction."""
-        if self.mc_samples == 0 and self.batch_norm != "batch":
-            return
-        strategy.mb_output = predict_log_proba(
-            strategy.model,
-            strategy.optimizer,
-            strategy.mb_x,
-            self.mc_samples,
-            average=self.average,
-            batch_size=len(strategy.mb_x),
-            batch_norm="batch" if self.batch_norm == "batch" else "running",
-            seed=derive_seed(self.seed, "evaluation", self.tasks_trained, strategy.experience.current_experience),
-            forward=_forward(strategy),
-        )
+        if self._predictions is not None:
+            strategy.mb_output = next(self._predictions)
+        elif self.mc_samples or self.batch_norm == "batch":
+            strategy.mb_output = self._predict(strategy, strategy.mb_x, len(strategy.mb_x), _task_forward(strategy))
 
     def after_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The statistics of training again."""
+        self._predictions = None
         if self._running is not None:
             set_statistics(strategy.model, self._running)
             self._running = None
+
+    def _predict(
+        self,
+        strategy: Any,
+        inputs: Tensor | ByteInputs,
+        batch_size: int,
+        forward: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Log-probabilities; the draws depend on the seed and the tasks trained, not on how the data are cut."""
+        return predict_log_proba(
+            strategy.model,
+            strategy.optimizer,
+            inputs,
+            self.mc_samples,
+            average=self.average,
+            batch_size=batch_size,
+            batch_norm="batch" if self.batch_norm == "batch" else "running",
+            seed=derive_seed(self.seed, "evaluation", self.tasks_trained),
+            forward=forward,
+        )
 
     # --- state -----------------------------------------------------------------------------------------------------
 
@@ -399,10 +417,9 @@ def _binary_optimizer(strategy: Any) -> BinaryOptimizer:
     return optimizer
 
 
-def _forward(strategy: Any) -> Callable[[Tensor], Tensor]:
-    """Inputs → logits of the current mini-batch's experience, with its task labels where it has some."""
-    if not hasattr(strategy.experience, "task_labels"):
-        model: Callable[[Tensor], Tensor] = strategy.model
-        return model
+def _task_forward(strategy: Any) -> Callable[[Tensor], Tensor] | None:
+    """Inputs → logits of the mini-batch's task, for models with a head for each; None for all others."""
+    if not is_multi_task_module(strategy.model):
+        return None
     labels = strategy.mb_task_id
     return lambda x: avalanche_forward(strategy.model, x, labels)

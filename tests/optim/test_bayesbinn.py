@@ -89,10 +89,11 @@ def test_finds_the_mean_field_posterior_of_two_weights_by_enumeration():
     )
     tail = []
     for step in range(900):
+        opt.param_groups[0]["lr"] = 0.05 if step < 300 else 0.01
         with opt.sampled_params():
             (0.5 * (y - weight @ x.T).square().mean(1)).sum().backward()
         opt.step()
-        if step >= 300:
+        if step >= 400:
             tail.append(opt.natural_parameters()[0].mean(0))
     assert torch.allclose(torch.stack(tail).mean(0), natural, atol=0.1)
 

@@ -1,0 +1,127 @@
+"""Prediction against a loop that draws, runs and averages by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from clbinn.nn import MLP
+from clbinn.nn.batch_norm import get_statistics, set_statistics, use_test_batch
+from clbinn.nn.many import ByteInputs
+from clbinn.optim import BayesBiNN
+from clbinn.optim._noise import Noise
+from clbinn.predict import estimate_batch_norm, predict_log_proba, predict_proba
+
+
+@pytest.fixture(params=["mlp", "sequential"])
+def pair(request):
+    torch.manual_seed(0)
+    net = MLP(12, [8, 8], 3) if request.param == "mlp" else nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
+    opt = BayesBiNN(net.parameters(), 10, init_natural=0.6, seed=1)
+    net.train()
+    net(torch.randn(64, 12))
+    return net, opt
+
+
+def by_hand(net, opt, x, count, seed, average="probabilities"):
+    noise, outputs = Noise(seed), []
+    for _ in range(count):
+        with opt.weights(opt.sample_weights(noise)):
+            net.eval()
+            outputs.append(net(x).detach() if average == "logits" else net(x).detach().softmax(-1))
+            net.train()
+    mean = torch.stack(outputs).mean(0)
+    return mean.softmax(-1) if average == "logits" else mean
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_mean_prediction_is_equation_26(pair, average):
+    net, opt = pair
+    x = torch.randn(23, 12)
+    got = predict_proba(net, opt, x, 17, batch_size=10, seed=4, average=average)
+    assert torch.allclose(got, by_hand(net, opt, x, 17, 4, average), atol=1e-5)
+    assert torch.allclose(got.sum(1), torch.ones(23))
+    assert net.training
+
+
+def test_zero_samples_is_the_mode(pair):
+    net, opt = pair
+    x = torch.randn(5, 12)
+    net.eval()
+    assert torch.allclose(predict_proba(net, opt, x, 0), net(x).softmax(-1), atol=1e-6)
+    assert all((p.abs() == 1).all() for p in net.parameters())
+
+
+def test_a_seed_repeats_and_leaves_the_training_stream_alone(pair):
+    net, opt = pair
+    x, before = torch.randn(5, 12), opt.noise.state_dict()["cpu"]
+    assert torch.equal(predict_proba(net, opt, x, 6, seed=2), predict_proba(net, opt, x, 6, seed=2))
+    assert torch.equal(opt.noise.state_dict()["cpu"], before)
+    predict_proba(net, opt, x, 6)
+    assert not torch.equal(opt.noise.state_dict()["cpu"], before)
+
+
+def test_results_do_not_depend_on_the_batch_size(pair):
+    net, opt = pair
+    x = torch.randn(40, 12)
+    assert torch.allclose(
+        predict_proba(net, opt, x, 5, batch_size=7, seed=0), predict_proba(net, opt, x, 5, batch_size=40, seed=0), atol=1e-6
+    )
+
+
+def test_bytes_give_what_floats_give():
+    net = MLP(12, [8], 3)
+    opt = BayesBiNN(net.parameters(), 10, init_natural=0.6, seed=1)
+    x = ByteInputs(torch.randint(256, (30, 12), dtype=torch.uint8), 1 / 80, -0.4)
+    assert torch.allclose(
+        predict_log_proba(net, opt, x, 9, seed=0), predict_log_proba(net, opt, x.floats(), 9, seed=0), atol=1e-4
+    )
+    assert torch.allclose(predict_log_proba(net, opt, x, 0), predict_log_proba(net, opt, x.floats(), 0), atol=1e-4)
+
+
+def test_log_probabilities_stay_finite():
+    net = MLP(2, [], 2, norm="none", logit_scale=1e4)
+    opt = BayesBiNN(net.parameters(), 1, init_natural=9.0, seed=0)
+    assert predict_log_proba(net, opt, torch.ones(3, 2), 10).isfinite().all()
+
+
+def test_statistics_of_the_test_batch_leave_the_network_as_it_was():
+    net = MLP(12, [8], 3)
+    opt = BayesBiNN(net.parameters(), 10, init_natural=0.6, seed=1)
+    x, kept = torch.randn(50, 12) * 3, get_statistics(net)
+    own = predict_proba(net, opt, x, 4, batch_norm="batch", batch_size=50, seed=0)
+    net.eval()
+    with use_test_batch(net):
+        assert torch.allclose(own, by_hand(net, opt, x, 4, 0), atol=1e-5)
+    for name, (mean, variance) in get_statistics(net).items():
+        assert torch.equal(mean, kept[name][0])
+        assert torch.equal(variance, kept[name][1])
+
+
+def test_estimated_statistics_are_those_of_the_weights_that_predict():
+    net = MLP(12, [8], 3)
+    opt = BayesBiNN(net.parameters(), 10, init_natural=5.0, seed=1)
+    x = torch.randn(400, 12)
+    estimated = estimate_batch_norm(net, opt, x, mc_samples=0, batch_size=400)
+    hidden = torch.relu(x @ opt.mode_weights()[0].T)
+    mean, variance = estimated[next(iter(estimated))]
+    assert torch.allclose(mean, hidden.mean(0), atol=1e-5)
+    assert torch.allclose(variance, hidden.var(0), rtol=1e-4)
+    set_statistics(net, estimated)
+    net.eval()
+    with use_test_batch(net):
+        own = net(x)
+    assert torch.allclose(net(x), own, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mc_samples": -1}, "mc_samples must be at least 0"),
+        ({"average": "votes"}, "average must be"),
+        ({"batch_norm": "task"}, "batch_norm must be 'running' or 'batch'"),
+    ],
+)
+def test_bad_options_are_named(pair, options, message):
+    net, opt = pair
+    with pytest.raises(ValueError, match=message):
+        predict_proba(net, opt, torch.ones(1, 12), **options)
