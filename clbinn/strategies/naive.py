@@ -10,6 +10,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Adam, Optimizer
 
+from clbinn.benchmarks import FastLoadingPlugin
 from clbinn.errors import UserError
 
 __all__ = ["Naive"]
@@ -31,7 +32,7 @@ class Naive(SupervisedTemplate):  # type: ignore[misc]
         plugins: Avalanche plugins.
         evaluator: Avalanche's metrics and loggers, or a function that makes them.
         eval_every: Epochs between evaluations during training; -1 is never.
-        seed: Seed of what the strategy itself draws. The order of the data is the loader's.
+        seed: Seed of what the strategy draws, and of the order of the data in the toolkit's own streams.
         **template: Other options of Avalanche's `SupervisedTemplate`.
 
     Raises:
@@ -59,6 +60,9 @@ class Naive(SupervisedTemplate):  # type: ignore[misc]
             raise UserError("lr belongs to the default optimizer: give `optimizer` or `lr`, not both.")
         if lr is not None and not lr > 0:
             raise UserError(f"lr must be greater than 0, not {lr}.")
+        plugins = list(plugins or ())
+        if not any(isinstance(plugin, FastLoadingPlugin) for plugin in plugins):
+            plugins.insert(0, FastLoadingPlugin(seed))
         self.own_optimizer = optimizer is None
         self.seed = seed
         super().__init__(

@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import minimize
 
 from clbinn.errors import UserError
-from clbinn.strategies.gem import GEM, project
+from clbinn.strategies.gem import GEM, GEMPlugin, project
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])
@@ -39,7 +39,7 @@ def test_it_forgets_less_than_fine_tuning(make_net, make_stream, evaluate):
             model=make_net(), evaluator=None, lr=1e-2, train_mb_size=20, train_epochs=20, patterns_per_experience=30
         )
         if strength is None:
-            strategy.plugins[0].solve_quadprog = lambda g: g
+            next(p for p in strategy.plugins if isinstance(p, GEMPlugin)).solve_quadprog = lambda g: g
         stream = make_stream(count=120)
         for experience in stream.train_stream:
             strategy.train(experience)

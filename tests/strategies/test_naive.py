@@ -2,7 +2,9 @@ import pytest
 import torch
 from avalanche.training import Naive as AvalancheNaive
 
+from clbinn import benchmarks
 from clbinn.errors import UserError
+from clbinn.nn import MLP
 from clbinn.strategies.naive import Naive
 
 OPTIONS = {"evaluator": None, "train_mb_size": 20, "train_epochs": 2}
@@ -45,3 +47,16 @@ def test_two_step_sizes_are_refused(make_net):
         Naive(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), lr=0.1)
     with pytest.raises(UserError, match="lr must be greater than 0"):
         Naive(model=model, lr=-1.0)
+
+
+def test_data_of_the_toolkits_streams_come_in_an_order_of_the_seed():
+    stream, orders = benchmarks.load("permuted_digits"), []
+    for seed, global_seed in ((1, 0), (1, 5), (2, 0)):
+        strategy = Naive(model=MLP(64, [4], 10), evaluator=None, train_mb_size=500, seed=seed)
+        labels = []
+        strategy._before_forward = lambda strategy=strategy, labels=labels, **_: labels.append(strategy.mb_y.clone())
+        torch.manual_seed(global_seed)
+        strategy.train(stream.train_stream[0])
+        orders.append(torch.cat(labels))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
