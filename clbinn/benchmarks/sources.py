@@ -88,13 +88,13 @@ def load_source(spec: SourceSpec, data_root: str | Path | None = None, download:
             f"{spec.dataset}: training images are {_form(train_images)}, test images {_form(test_images)}; "
             f"shape and type of an image must be the same."
         )
-    unseen = set(test_targets.tolist()) - set(train_targets.tolist())
-    if unseen:
-        raise DataError(f"{spec.dataset}: test labels {sorted(unseen)[:5]} don't occur in training.")
     if hold_out:
         train_images, train_targets, test_images, test_targets = _hold_out(
             spec.dataset, hold_out, train_images, train_targets
         )
+    unseen = np.setdiff1d(test_targets.numpy(), train_targets.numpy())
+    if len(unseen):
+        raise DataError(f"{spec.dataset}: test labels {unseen[:5].tolist()} don't occur in training.")
     train_images, train_targets = _cut(spec, "train_size", train_images, train_targets)
     test_images, test_targets = _cut(spec, "test_size", test_images, test_targets)
     return Source(spec.dataset, train_images, train_targets, test_images, test_targets)
