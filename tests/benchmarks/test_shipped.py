@@ -52,8 +52,8 @@ def test_every_stream_of_the_folder_is_tested_here():
 
 @pytest.mark.mnist
 def test_mnist_then_fashion(mnist_root, tmp_path, monkeypatch):
+    (tmp_path / "MNIST").symlink_to(mnist_root / "MNIST")
     with pytest.raises(DataError, match="fashion_mnist was not found"):
-        (tmp_path / "MNIST").symlink_to(mnist_root / "MNIST")
         benchmarks.load("mnist_fashion", tmp_path)
     monkeypatch.setitem(sources.SOURCES, "fashion_mnist", sources.SOURCES["mnist"])
     info = benchmarks.load("mnist_fashion", tmp_path).info
