@@ -91,12 +91,13 @@ def train(
         device = choose_device(device)
         data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root)
         seed_all(seed, "initialisation")
-        learner = build_learner(method, data, seed, device, report)
+        state = _last_state(folders[0], report)
+        learner = build_learner(method, data, seed, device, report, pretrain=state is None)
         for folder, variant in zip(folders, variants, strict=True):
             folder.write_recipe(benchmark, variant, seed)
             folder.write_json("environment.json", environment(device, torch.get_num_threads(), {}))
         one = _Run(folders[0], method, data, learner, seed, device, report, interrupts)
-        progress = one.go()
+        progress = one.go(state)
         for folder, variant in zip(folders, variants, strict=True):
             _finish(folder, benchmark, variant, one, progress, seed, shorter_than)
     return paths
@@ -119,9 +120,9 @@ class _Run:
         self.folder, self.method, self.data, self.learner = folder, method, data, learner
         self.seed, self.device, self.report, self.interrupts = seed, device, report, interrupts
 
-    def go(self) -> Progress:
-        """From the checkpoint, or from the start, to the last epoch; the learner is then as it was at the best one."""
-        progress = self._continue() or self._start()
+    def go(self, state: dict[str, Any] | None) -> Progress:
+        """From a checkpoint's state, or the start, to the last epoch; the learner is then as it was at the best one."""
+        progress = self._start() if state is None else self._continue(state)
         written = time.monotonic()
         while progress.epoch < self.method.train.epochs:
             self._epoch(progress)
@@ -142,14 +143,12 @@ class _Run:
         self.folder.append_event("start", seed=self.seed, tasks=1)
         untrained = self.scores(self.method.mc_samples)["test"]["accuracy"]
         self.folder.start_matrix(1, np.array([[untrained]]))
-        return Progress(untrained=untrained)
+        progress = Progress(untrained=untrained)
+        if self.method.pretraining is not None:
+            self._save(progress)
+        return progress
 
-    def _continue(self) -> Progress | None:
-        state, faults = checkpoint.load_latest(self.folder.path)
-        for fault in faults:
-            self.report(fault)
-        if state is None or not self.folder.cut_events(state["events_size"]):
-            return None
+    def _continue(self, state: dict[str, Any]) -> Progress:
         self.learner.load_state_dict(state["learner"])
         progress = Progress(**state["progress"])
         self.folder.start_matrix(1, np.array([[progress.untrained]]))
@@ -212,6 +211,14 @@ class _Run:
             f"{self.folder.path}: stopped in epoch {progress.epoch + 1}, step {iteration}; "
             "the same command goes on from the last checkpoint"
         )
+
+
+def _last_state(folder: RunFolder, report: Callable[[str], None]) -> dict[str, Any] | None:
+    """What the last whole checkpoint holds, with the events cut to it."""
+    state, faults = checkpoint.load_latest(folder.path)
+    for fault in faults:
+        report(fault)
+    return state if state is not None and folder.cut_events(state["events_size"]) else None
 
 
 @torch.no_grad()

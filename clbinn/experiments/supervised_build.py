@@ -72,14 +72,27 @@ class Learner:
 
 
 def build_learner(
-    method: Method, data: Experiment, seed: int, device: str, report: Callable[[str], None] = lambda text: None
+    method: Method,
+    data: Experiment,
+    seed: int,
+    device: str,
+    report: Callable[[str], None] = lambda text: None,
+    pretrain: bool = True,
 ) -> Learner:
     """What a method says, ready to train on the data.
+
+    Args:
+        method: network, optimizer, schedules.
+        data: gives the sizes, and what is trained on before where the method says so.
+        seed: of the optimizer, and of that training.
+        device: where the network is.
+        report: gets a line of progress now and then.
+        pretrain: whether to train before as the method says; a state that is loaded afterwards makes it needless.
 
     Raises:
         RecipeError: network, optimizer or schedule can't be made from their settings.
     """
-    if method.pretraining is None:
+    if method.pretraining is None or not pretrain:
         network = build_model(method.model, data.input_shape, data.num_classes).to(device)
     else:
         network = _pretrained(method, method.pretraining, data, seed, device, report)

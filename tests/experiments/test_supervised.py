@@ -140,6 +140,24 @@ def test_lrnet_starts_from_a_trained_network(tmp_path):
     assert summary["test_accuracy"] > 0.3
 
 
+def test_a_cut_run_of_lrnet_does_not_train_its_start_again(tmp_path):
+    of = paper("lrnet_mnist", "train.epochs=2", "pretraining={epochs: 1}", "benchmark.source.train_size=200")
+    one = method(of, "lrnet")
+
+    def cut(text):
+        if "epoch 1/2" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=cut)
+    lines = []
+    [resumed] = supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=lines.append)
+    [whole] = supervised.train(of.benchmark, one, 0, tmp_path / "whole", device="cpu")
+    assert not any("real network" in line for line in lines)
+    assert read(resumed)["test_accuracy"] == read(whole)["test_accuracy"]
+    assert read(resumed)["nll"] == read(whole)["nll"]
+
+
 @pytest.fixture
 def colour_images(tmp_path):
     random = np.random.default_rng(0)
