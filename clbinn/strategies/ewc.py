@@ -81,7 +81,7 @@ def _fisher_by_sample(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
     """The gradient of each sample, vectorised in pieces that fit into the cache."""
     params = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     buffers = dict(model.named_buffers())
-    if task is not None and len(task.unique()) > 1:
+    if task is not None and bool((task != task[0]).any()):
         raise UserError("fisher_diagonal: samples of several tasks at once need a network of linear layers")
     label = None if task is None else int(task[0])
 
@@ -92,7 +92,7 @@ def _fisher_by_sample(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
 
     by_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
     fisher = {name: torch.zeros_like(p) for name, p in params.items()}
-    for some_x, some_y in zip(x.split(64), y.split(64), strict=True):
+    for some_x, some_y in zip(torch.split(x, 64), torch.split(y, 64), strict=True):
         for name, gradient in by_sample(params, some_x, some_y).items():
             fisher[name] += gradient.square().sum(0)
     return fisher
@@ -155,7 +155,7 @@ class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self.fisher_samples is not None:
             order = torch.randperm(len(data), generator=seeded("cpu", self.seed))[: self.fisher_samples]
         read = reader(data, strategy.device)
-        for index in order.split(self.batch_size):
+        for index in torch.split(order, self.batch_size):
             x, y, task = read(index)
             count += len(y)
             for name, value in fisher_diagonal(model, x, y, task).items():

@@ -230,7 +230,7 @@ class VCL(Naive):
             for x, y, task in self._coreset_batches(data, generator):
                 optimizer.zero_grad()
                 logits = self._sampled_logits(x, task, self.num_samples, generator)
-                self._variational_loss(logits, y, num_data).backward()
+                self._variational_loss(logits, y, num_data).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         self.model.zero_grad()
         self.model.eval()
@@ -238,7 +238,7 @@ class VCL(Naive):
     def _coreset_batches(self, data: list[Samples], generator: Generator) -> Iterator[Samples]:
         for x, y, task in data:
             order = torch.randperm(len(y), generator=generator, device=generator.device)
-            for index in order.split(self.train_mb_size):
+            for index in torch.split(order, self.train_mb_size):
                 yield x[index], y[index], task[index]
 
     # --- state ------------------------------------------------------------------------------------------------------
