@@ -163,11 +163,11 @@ def how_to_get(name: str, data_root: str | Path | None = None) -> str:
     known = DATA_SETS[name]
     roots = search_roots(data_root)
     names = [file for file in known.files if not file.endswith(".gz")]
-    packed = "each as it is or packed as .gz" if len(known.files) > len(names) else " or ".join(known.archives)
+    packed = f" or the archive {', '.join(known.archives)}" if known.archives else " (each as it is or packed as .gz)"
     return (
         f"Looked in: {', '.join(str(root / known.folder) for root in roots)}\n"
         f"To get it: let it be downloaded (--download, or `download: true` under `source` in the recipe), or point "
-        f"--data-root (or CLBINN_DATA) at a folder that holds {known.folder}/ with {', '.join(names)} ({packed}). "
+        f"--data-root (or CLBINN_DATA) at a folder that holds {known.folder}/ with {', '.join(names)}{packed}. "
         f"By hand from {known.url}"
     )
 

@@ -29,16 +29,16 @@ class DeviceCopies:
 
     def on(self, device: Device) -> Tensor:
         """The tensor on `device`; the same object each time."""
-        copy = self._copies.get(device) if isinstance(device, torch.device) else None
-        if copy is None:
-            copy = self._copies.setdefault(resolved(device), self.tensor.to(device))
-        return copy
+        device = resolved(device)
+        if device not in self._copies:
+            self._copies[device] = self.tensor.to(device)
+        return self._copies[device]
 
 
 def resolved(device: Device) -> torch.device:
-    """The device with its number: "cuda" is the current card."""
+    """The device as tensors name it: "cuda" is the current card."""
     device = torch.device(device)
-    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
+    return device if device.type == "cpu" or device.index is not None else torch.empty(0, device=device).device
 
 
 class TensorTask(Dataset[tuple[Tensor, int]]):

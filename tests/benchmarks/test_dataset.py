@@ -93,6 +93,17 @@ def test_workers_give_the_same_bits_as_the_main_process(case):
     assert torch.equal(y, expected[1])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_come_out_on_the_device_of_their_index(case):
+    data = task(**case)
+    index = torch.arange(20)
+    for kept in (None, data.materialise("cuda")):
+        x, y = data.batch(index.cuda())
+        assert (x.device.type, y.device.type) == ("cuda", "cuda")
+        torch.testing.assert_close(x.cpu(), data.batch(index)[0], rtol=0, atol=1e-5)
+        del kept
+
+
 def test_a_materialised_task_is_used_while_held_and_then_freed():
     data = task(permutation=order(36))
     kept = data.materialise()
