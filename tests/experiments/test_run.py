@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from clbinn.experiments import checkpoint, watch
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError, run_path
-from clbinn.recipes import catalogue
+from clbinn.recipes import catalogue, load_strategy
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
 
@@ -88,11 +89,11 @@ def test_last_row_is_what_the_kept_network_gets(kit, finished):
 
 def test_finished_run_is_left_alone(kit, finished):
     path, _, out = finished
-    before = {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
+    before = {p.name: p.stat().st_mtime_ns for p in path.glob("[!.]*")}
     told = []
     assert run(kit.stream(3), kit.plain(), 4, out, progress=told.append) == path
     assert [event["event"] for event in told] == ["note"]
-    assert {p.name: p.stat().st_mtime_ns for p in path.iterdir()} == before
+    assert {p.name: p.stat().st_mtime_ns for p in path.glob("[!.]*")} == before
 
 
 def test_other_runs_before_change_nothing(kit, finished, tmp_path):
@@ -161,7 +162,7 @@ def test_two_processes_on_one_run(kit, tmp_path):
     pid = kit.fork(lambda: run(kit.stream(), strategy, 0, tmp_path, progress=False))
     while not (path / "events.jsonl").exists():
         pass
-    with pytest.raises(BusyError, match=f"process {pid} works on this run"):
+    with pytest.raises(BusyError, match=rf"process \(pid {pid}\) works on this run"):
         run(kit.stream(), strategy, 0, tmp_path, progress=False)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -211,8 +212,7 @@ def stop_in_task_two(kit, monkeypatch, strategy, out, stream):
 @pytest.mark.parametrize("name", sorted(catalogue("strategies")))
 def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name):
     small = ["train.epochs=2", "train.batch_size=50", "model.hidden=[20]"]
-    from clbinn.recipes import load_strategy
-
+    small += ["options.coreset_epochs=2"] if name.startswith("vcl_coreset") else []
     strategy, stream = load_strategy(name, small), kit.stream()
     alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
     stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "stopped", stream)
@@ -257,7 +257,7 @@ def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         pytest.skip(f"a small disk can't be mounted here: {done.stderr.strip()}")
@@ -265,13 +265,23 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_full_disk(kit, small_disk):
-    strategy = kit.plain(train={"epochs": 40, "batch_size": 50})
+def test_full_disk(kit, small_disk, tmp_path):
+    strategy = kit.strategy("bayesbinn", "model.hidden=[100, 100]")  # one checkpoint fits, two don't
+    alone = run(kit.stream(), strategy, 0, tmp_path, progress=False)
     with pytest.raises(RunError, match="No space left on device.*intact.*same command"):
         run(kit.stream(), strategy, 0, small_disk, progress=False, checkpoint_seconds=0.0)
     path = run_path(small_disk, kit.stream(), strategy, 0)
     state, faults = checkpoint.load_latest(path)
-    assert not faults
-    assert state is None or state["learner"]
-    for line in (path / "events.jsonl").read_text().splitlines()[:-1]:
-        json.loads(line)
+    assert (state["task"], state["iteration"], faults) == (1, 1, [])
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    run(kit.stream(), strategy, 0, small_disk, progress=False)
+    assert kit.same(kit.outcome(path), kit.outcome(alone))
+
+
+def test_write_that_fails(kit, tmp_path, monkeypatch):
+    def full(folder, state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(RunError, match="No space left on device.*intact"):
+        run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)

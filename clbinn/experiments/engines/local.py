@@ -86,13 +86,19 @@ class _Slot:
                     return
                 self._run(job)
         finally:
-            if self._process is not None and self._process.stdin is not None:
-                self._process.stdin.close()  # the worker leaves when nothing more can come
-                self._process.wait()
+            self._close()
+            self._log.close()
             self._news.put(None)
 
+    def _close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()  # closes its input: it leaves when nothing more can come
+            self._process = None
+
     def _run(self, job: Job) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self._close()
+        if self._process is None:
             self._process = self._start()
         process = self._process
         assert process.stdin is not None  # noqa: S101 (both are pipes)

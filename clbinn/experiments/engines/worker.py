@@ -22,7 +22,7 @@ from clbinn.experiments.store import BusyError
 
 __all__ = ["main", "work"]
 
-PATIENCE = 10.0  # seconds for a process that was told to leave the same run
+PATIENCE = float(os.environ.get("CLBINN_PATIENCE", 10))  # seconds for a process that was told to leave the same run
 
 
 def work(job: Job, send: Any) -> dict[str, Any]:
