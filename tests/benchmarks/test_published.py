@@ -183,9 +183,10 @@ def test_torchvision_downloads_where_allowed(tmp_path, monkeypatch, capfd, mirro
 
 def test_a_download_that_fails_says_how_to_do_without(tmp_path, monkeypatch, capfd, mirror, known_idx):
     folder, address = mirror
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
-    with pytest.raises(DataError, match=r"(?s)mnist could not be downloaded to .*404.*By hand from https"):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [(tmp_path / "nowhere").as_uri() + "/"])
+    with pytest.raises(DataError, match=r"(?s)mnist could not be downloaded to .*No such file.*By hand from https"):
         load("mnist", tmp_path, download=True)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
     place(folder, "", dict.fromkeys(known_idx, b"not what was published"))
     with pytest.raises(DataError, match=r"could not be downloaded"):
         load("mnist", tmp_path, download=True)
