@@ -8,14 +8,14 @@ softmax, as the authors' code does.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
 from clbinn.nn.many import ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
-from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
 
@@ -116,16 +116,17 @@ def _outputs(
 ) -> Iterator[Iterator[Tensor]]:
     """For each group of draws, the logits (draws, n, classes) of every batch."""
     if forward is None and mc_samples and takes_many(net, opt.parameters()):
-        assert isinstance(net, MLP)
         for weights in _groups_of_draws(opt, mc_samples, noise):
-            yield (sample_logits(net, batch, weights) for batch in batches)
+            yield (sample_logits(cast(MLP, net), batch, weights) for batch in batches)
         return
     run = net if forward is None else forward
     for _ in _draws(opt, mc_samples, noise):
         yield (run(b.floats() if isinstance(b, ByteInputs) else b).unsqueeze(0) for b in batches)
 
 
-def _groups_of_draws(opt: BinaryOptimizer, mc_samples: int, noise: Noise, limit: int = 25_000_000) -> Iterator[list[Tensor]]:
+def _groups_of_draws(
+    opt: BinaryOptimizer, mc_samples: int, noise: Noise, limit: int = 25_000_000
+) -> Iterator[list[Tensor]]:
     """C draws in groups of at most `limit` weights; one tensor (draws, *shape) per parameter."""
     size = max(1, limit // sum(p.numel() for p in opt.parameters()))
     for start in range(0, mc_samples, size):
@@ -161,7 +162,7 @@ def estimate_batch_norm(
 
     def run() -> None:
         for _ in _draws(opt, mc_samples, noise):
-            for batch in x.split(batch_size):
+            for batch in torch.split(x, batch_size):
                 (net if forward is None else forward)(batch.to(noise.device))
 
     with _evaluating(net):

@@ -64,7 +64,9 @@ def test_results_do_not_depend_on_the_batch_size(pair):
     net, opt = pair
     x = torch.randn(40, 12)
     assert torch.allclose(
-        predict_proba(net, opt, x, 5, batch_size=7, seed=0), predict_proba(net, opt, x, 5, batch_size=40, seed=0), atol=1e-6
+        predict_proba(net, opt, x, 5, batch_size=7, seed=0),
+        predict_proba(net, opt, x, 5, batch_size=40, seed=0),
+        atol=1e-6,
     )
 
 

@@ -16,7 +16,9 @@ from clbinn.schema import ModelSpec
 __all__ = ["build_model", "kinds"]
 
 
-def _mlp(input_shape: Sequence[int], num_classes: int, *, hidden: Sequence[int] = (100, 100), **options: Any) -> nn.Module:
+def _mlp(
+    input_shape: Sequence[int], num_classes: int, *, hidden: Sequence[int] = (100, 100), **options: Any
+) -> nn.Module:
     return MLP(prod(input_shape), hidden, num_classes, **options)
 
 
@@ -59,7 +61,9 @@ def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int) -
 def _imported(kind: str) -> Callable[..., nn.Module]:
     module, _, name = kind.partition(":")
     if not name:
-        raise RecipeError(f"model.kind: unknown kind {kind!r}; known are {', '.join(kinds())}, or package.module:callable")
+        raise RecipeError(
+            f"model.kind: unknown kind {kind!r}; known are {', '.join(kinds())}, or package.module:callable"
+        )
     try:
         builder: Callable[..., nn.Module] = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class FanInScale(nn.Module):
         return x / math.sqrt(self.fan_in)
 
     def extra_repr(self) -> str:
+        """What `print` shows."""
         return f"fan_in={self.fan_in}"
 
 
@@ -93,7 +95,7 @@ class MLP(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.order, self.norm, self.logit_scale = order, norm, logit_scale
         layers: list[nn.Module] = [nn.Flatten()]
-        for depth, (fan_in, units) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+        for depth, (fan_in, units) in enumerate(pairwise(sizes), start=1):
             last = depth == len(sizes) - 1
             if dropout:
                 layers.append(nn.Dropout(dropout))
@@ -113,6 +115,7 @@ class MLP(nn.Module):
         return out if self.logit_scale == 1 else out * self.logit_scale
 
     def extra_repr(self) -> str:
+        """What `print` shows."""
         return f"logit_scale={self.logit_scale}" if self.logit_scale != 1 else ""
 
 

@@ -11,7 +11,7 @@ holds the *training weights* that the gradient is taken at. A subclass says what
     _prediction_weights(group, state)  the flat tensor of ±1
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,9 +77,7 @@ class FlatState:
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The flat tensor cut into the parameters' shapes, sharing memory."""
-        return [
-            piece.view_as(p) for piece, p in zip(flat.split(self.sizes), self.params, strict=True)
-        ]
+        return [piece.view_as(p) for piece, p in zip(torch.split(flat, self.sizes), self.params, strict=True)]
 
     def entry(self, position: int) -> State:
         """The state of one parameter, as views in its shape."""
@@ -169,7 +167,7 @@ class BinaryOptimizer(Optimizer):
                 flat.write(self._prediction(group, flat))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the samples collected since the last one.
 
         Args:
@@ -213,11 +211,7 @@ class BinaryOptimizer(Optimizer):
     def mode_weights(self) -> list[Tensor]:
         """The prediction weights, exactly ±1, in parameter order."""
         self._synchronise()
-        return [
-            v
-            for g, f in zip(self.param_groups, self._flat, strict=True)
-            for v in f.views(self._prediction(g, f))
-        ]
+        return [v for g, f in zip(self.param_groups, self._flat, strict=True) for v in f.views(self._prediction(g, f))]
 
     @contextmanager
     def weights(self, weights: Sequence[Tensor]) -> Iterator[None]:
@@ -234,7 +228,7 @@ class BinaryOptimizer(Optimizer):
         """All parameters in order, over all groups."""
         return [p for group in self.param_groups for p in group["params"]]
 
-    def set_parameters(self, params: Sequence[Tensor], renamed: dict[Tensor, Tensor] | None = None) -> None:
+    def set_parameters(self, params: Sequence[Tensor], renamed: Mapping[Any, Any] | None = None) -> None:
         """Make these the parameters, keeping the state of those already known.
 
         Args:
@@ -279,7 +273,9 @@ class BinaryOptimizer(Optimizer):
         for index, (flat, position) in enumerate((f, i) for f in self._flat for i in range(len(f.params))):
             mine, given = flat.entry(position), entries[index]
             if {n: v.shape for n, v in mine.items()} != {n: v.shape for n, v in given.items()}:
-                raise ValueError(f"the state does not fit parameter {index} of shape {tuple(flat.params[position].shape)}")
+                raise ValueError(
+                    f"the state does not fit parameter {index} of shape {tuple(flat.params[position].shape)}"
+                )
             for name, view in mine.items():
                 view.copy_(given[name])
         for flat in self._flat:
@@ -339,10 +335,15 @@ class BinaryOptimizer(Optimizer):
                 losses.append(closure())
         return None if losses[0] is None else sum(losses) / len(losses)
 
-    def _synchronise(self, renamed: dict[Tensor, Tensor] | None = None) -> None:
+    def _synchronise(self, renamed: Mapping[Any, Any] | None = None) -> None:
         """Follow the parameters: new ones start fresh, moved ones take their state along, the rest keep theirs."""
-        if len(self._flat) == len(self.param_groups) and not renamed and all(
-            flat.holds(group["params"]) and _in_place(flat) for group, flat in zip(self.param_groups, self._flat, strict=True)
+        if (
+            len(self._flat) == len(self.param_groups)
+            and not renamed
+            and all(
+                flat.holds(group["params"]) and _in_place(flat)
+                for group, flat in zip(self.param_groups, self._flat, strict=True)
+            )
         ):
             return
         known = {p: flat.entry(i) for flat in self._flat for i, p in enumerate(flat.params)}
@@ -371,9 +372,13 @@ class BinaryOptimizer(Optimizer):
             raise ValueError("a parameter is given twice: hand over each one once")
         kinds = {str(p.dtype).removeprefix("torch.") for p in params}
         if not kinds <= {"float32", "float64"}:
-            raise TypeError(f"binary weights are kept in float32 or float64, got {sorted(kinds)}: use autocast for half")
+            raise TypeError(
+                f"binary weights are kept in float32 or float64, got {sorted(kinds)}: use autocast for half"
+            )
         if len(kinds) > 1:
-            raise TypeError(f"parameters of one group must have one type, got {sorted(kinds)}: call .float() on the module")
+            raise TypeError(
+                f"parameters of one group must have one type, got {sorted(kinds)}: call .float() on the module"
+            )
         if len({p.device for p in params}) > 1:
             raise ValueError("parameters of one group must be on one device: make one group for each device")
 

@@ -1,6 +1,6 @@
 """BayesBiNN: the Bayesian learning rule for binary weights (Meng, Bachmann & Khan, ICML 2020).
 
-Every weight w in {-1, +1} has a Bernoulli posterior with natural parameter λ. One step, for a mini-batch of mean loss ℓ:
+Every weight w in {-1, +1} has a Bernoulli posterior with natural parameter λ. One step, with mean loss ℓ:
 
     w_s = tanh((λ + ½ logit u_s) / τ)                     relaxed samples, s = 1..S, u uniform
     g_s = ∂ℓ/∂w at w_s                                    by automatic differentiation

@@ -183,7 +183,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         inputs = None if is_multi_task_module(strategy.model) else resident_inputs(strategy.dataloader, strategy.model)
         if inputs is not None:
             predictions = self._predict(strategy, inputs, strategy.eval_mb_size)
-            self._predictions = iter(predictions.split(strategy.eval_mb_size))
+            self._predictions = iter(torch.split(predictions, strategy.eval_mb_size))
 
     def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Replace the mode's output by the log-probabilities of the mean prediction."""
@@ -282,7 +282,9 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
 
         def run() -> None:
             for _ in range(draws if self.mc_samples else 1):
-                with optimizer.weights(optimizer.sample_weights(noise) if self.mc_samples else optimizer.mode_weights()):
+                with optimizer.weights(
+                    optimizer.sample_weights(noise) if self.mc_samples else optimizer.mode_weights()
+                ):
                     for x, task in batches:
                         avalanche_forward(strategy.model, x, task) if aware else strategy.model(x)
 

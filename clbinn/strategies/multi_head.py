@@ -44,5 +44,6 @@ class MultiHead(MultiTaskModule):  # type: ignore[misc]
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         """(batch, …) → logits (batch, classes) of one task's head."""
-        out: Tensor = self.heads[str(task_label)](self.body(x))
+        head = self.heads.get_submodule(str(task_label))
+        out: Tensor = head(self.body(x))
         return out

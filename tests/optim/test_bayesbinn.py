@@ -17,7 +17,10 @@ def literal_step(net, natural, prior, x, y, uniforms, *, n, lr, tau, beta, weigh
     total = [torch.zeros_like(v) for v in natural]
     params = list(net.parameters())
     for noise in uniforms:
-        relaxed = [torch.tanh((v + (0.5 * torch.log(u / (1 - u))).to(v.dtype)) / tau) for v, u in zip(natural, noise, strict=True)]
+        relaxed = [
+            torch.tanh((v + (0.5 * torch.log(u / (1 - u))).to(v.dtype)) / tau)
+            for v, u in zip(natural, noise, strict=True)
+        ]
         for p, w in zip(params, relaxed, strict=True):
             p.data = w.clone()
         grads = torch.autograd.grad(cross_entropy(net(x), y), params)
@@ -57,7 +60,9 @@ def test_walks_with_the_literal_reference_for_100_steps(samples, beta, weight, t
         uniforms = []
         for _ in range(samples):
             delta = stream.logistic(sum(sizes), dtype)
-            uniforms.append([u.view_as(v) for u, v in zip(torch.sigmoid(2 * delta.double()).split(sizes), natural, strict=True)])
+            uniforms.append(
+                [u.view_as(v) for u, v in zip(torch.sigmoid(2 * delta.double()).split(sizes), natural, strict=True)]
+            )
             with opt.sampled_params():
                 cross_entropy(net(x), y).backward()
         opt.step()

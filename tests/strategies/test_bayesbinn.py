@@ -44,7 +44,9 @@ class Recorder(SupervisedPlugin):
     def before_training_epoch(self, strategy, **kwargs):
         if strategy.clock.train_exp_epochs == 0:
             opt = strategy.optimizer
-            self.starts.append(([v.clone() for v in opt.natural_parameters()], [v.clone() for v in opt.prior_natural_parameters()]))
+            self.starts.append(
+                ([v.clone() for v in opt.natural_parameters()], [v.clone() for v in opt.prior_natural_parameters()])
+            )
 
     def before_training_iteration(self, strategy, **kwargs):
         self.rates.append(strategy.optimizer.param_groups[0]["lr"])
