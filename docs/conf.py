@@ -45,8 +45,9 @@ def _as_rst(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: l
 
 
 def _escaped(line: str) -> str:
-    pieces = re.split(r"(`[^`]*`|:math:`[^`]*`)", line)
-    return "".join(p if p.startswith(("`", ":math:")) else re.sub(r"(?<![\\*])([|])", r"\\\1", p) for p in pieces)
+    pieces = re.split(r"(`[^`]*`)", line)
+    text = "".join(piece if piece.startswith("`") else piece.replace("|", r"\|") for piece in pieces)
+    return re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", text)
 
 
 def setup(app: Any) -> None:
