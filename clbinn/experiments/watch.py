@@ -187,8 +187,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
             learner.restore(strategy, self.plugins, state["learner"])
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise RunError(
-                f"{self.folder.path}: the checkpoint doesn't fit the strategy ({error}). It may come from another version: "
-                "move the folder away to begin again."
+                f"{self.folder.path}: the checkpoint doesn't fit the strategy ({error}). It may come from another "
+                "version: move the folder away to begin again."
             ) from error
 
     def _save(self, strategy: Any, inside: bool = False) -> None:

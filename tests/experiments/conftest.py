@@ -12,11 +12,11 @@ from clbinn.recipes import load_strategy
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
 
-def make_stream(tasks: int = 2, **changes) -> BenchmarkRecipe:
+def make_stream(count: int = 2, **changes) -> BenchmarkRecipe:
     recipe = {
         "name": "tiny",
         "source": {"dataset": "digits", "train_size": 300, "test_size": 100},
-        "tasks": {"kind": "permute_pixels", "count": tasks},
+        "tasks": {"kind": "permute_pixels", "count": count},
     }
     return BenchmarkRecipe.model_validate(recipe | changes)
 

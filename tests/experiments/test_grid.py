@@ -126,6 +126,7 @@ run_grid(jobs[0].benchmark, [job.strategy for job in jobs], [0, 1], out=jobs[0].
 """
 
 
+@pytest.mark.slow
 def test_grid_that_is_killed_ends_the_same(kit, tmp_path, strategies, alone):
     plain = [job.Job(kit.stream(), s, 0, tmp_path).to_plain() for s in strategies]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(plain)], stderr=subprocess.DEVNULL)

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from clbinn.experiments import checkpoint
 from clbinn.experiments.run import run
 from clbinn.experiments.store import run_path
 
@@ -47,3 +46,11 @@ def test_killed_runs_end_as_if_left_alone(kit, tmp_path, name, checkpoint_second
         kit, tmp_path, recipes(kit, name), kit.stream(), kills=5, seed=1, checkpoint_seconds=checkpoint_seconds
     )
     assert killed >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills(kit, tmp_path, seed):
+    options = {"checkpoint_seconds": [None, 0.0, 0.02][seed % 3]}
+    strategy = recipes(kit, ["bayesbinn", "plain"][seed % 2])
+    kill_and_go_on(kit, tmp_path, strategy, kit.stream(3), kills=5, seed=100 + seed, **options)

@@ -1,0 +1,203 @@
+"""Search for settings of a strategy with Optuna, on a part of a stream or on another stream.
+
+The file that says what is searched:
+
+    search:
+      options.temperature: {low: 0.01, high: 1.0, log: true}    # a range; whole numbers if both ends are
+      options.init_natural: [0.0, 10.0]                          # a choice
+      train.epochs: {low: 5, high: 20}
+    tasks: 2                          # select on the first tasks of the stream alone …
+    stream: permuted_mnist_held_out   # … or on another stream, which the result names
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from clbinn import yaml_source
+from clbinn.errors import RecipeError, RunError, UserError
+from clbinn.experiments.files import replace_file
+from clbinn.recipes import dump, load_benchmark
+from clbinn.schema import AvalancheTasks, BenchmarkRecipe, Model, Rotate, StrategyRecipe
+from clbinn.seeding import derive_seed
+
+__all__ = ["Space", "first_tasks", "tune", "with_settings"]
+
+
+class Range(Model):
+    """From `low` to `high`, both included; `log` searches orders of magnitude evenly."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be under high, and above 0 for log")
+        return self
+
+
+class Space(Model):
+    """What is searched, and on what it is selected."""
+
+    search: dict[str, Range | list[Any]] = Field(min_length=1)
+    tasks: int | None = Field(None, ge=1)
+    stream: str | None = None
+
+
+def tune(
+    benchmark: BenchmarkRecipe,
+    strategy: StrategyRecipe,
+    space: Path,
+    *,
+    out: Path,
+    trials: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+    data_root: Path | None = None,
+) -> Path:
+    """Try settings and write the recipe of the best, by average accuracy at the end. A search that was cut off goes on.
+
+    Args:
+        benchmark: The stream that the settings are for.
+        strategy: The recipe whose settings are searched.
+        space: The YAML file with the ranges.
+        out: Folder of runs; trials and result go to `<out>/<benchmark>/tune-<strategy>`.
+        trials: Number of trials, those of earlier calls included.
+        seed: Of the search and of every run in it.
+        device: As in `run`.
+        data_root: As in `run`.
+
+    Returns:
+        The winning recipe, whose `provenance` names what it was selected on.
+
+    Raises:
+        UserError: The file or a setting in it can't be used, or Optuna isn't installed.
+        RunError: No trial came to its end.
+    """
+    optuna = _optuna()
+    wanted = _read(space)
+    stream, where = _selection(benchmark, wanted)
+    with_settings(strategy, {key: _example(choice) for key, choice in wanted.search.items()})  # faults show at once
+    folder = Path(out) / benchmark.name / f"tune-{strategy.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "trials.log"))
+    study = optuna.create_study(
+        study_name=strategy.name,
+        storage=optuna.storages.JournalStorage(backend),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+    def objective(trial: Any) -> float:
+        from clbinn.experiments.run import run
+
+        settings = {key: _suggest(trial, key, choice) for key, choice in wanted.search.items()}
+        try:
+            tried = with_settings(strategy, settings)
+            path = run(stream, tried, seed, folder, device=device, data_root=data_root, progress=False)
+        except RunError as error:  # numbers that are not finite: a bad setting, no reason to stop
+            raise optuna.TrialPruned(str(error)) from error
+        return float(json.loads((path / "summary.json").read_text())["average_accuracy"])
+
+    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    while (done := len(study.get_trials(states=finished))) < trials:
+        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "tune", done) % 2**32)
+        study.optimize(objective, n_trials=1)
+    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    if not complete:
+        raise RunError(f"none of {trials} trials came to its end; see {folder}")
+    best = max(complete, key=lambda trial: trial.value)
+    chosen = with_settings(strategy, {key: _chosen(best, key, choice) for key, choice in wanted.search.items()})
+    told = f"{len(complete)} trials, selected by average accuracy ({best.value:.4f}, seed {seed}) on {where}"
+    winner = chosen.model_copy(update={"name": f"{strategy.name}_tuned", "provenance": told})
+    path = folder / f"{winner.name}.yaml"
+    replace_file(path, dump(winner))
+    return path
+
+
+def first_tasks(benchmark: BenchmarkRecipe, count: int) -> BenchmarkRecipe:
+    """The stream of the first tasks of a stream.
+
+    Raises:
+        UserError: One of Avalanche's own benchmarks, which can't be cut.
+    """
+    tasks: Any = benchmark.tasks
+    if isinstance(tasks, AvalancheTasks):
+        raise UserError(
+            "tasks: a benchmark of Avalanche's own can't be cut to its first tasks; name a `stream` instead"
+        )
+    if isinstance(tasks, list):
+        cut: Any = tasks[:count]
+    elif isinstance(tasks, Rotate):
+        cut = tasks.model_copy(update={"degrees": tasks.degrees[:count]})
+    else:
+        cut = tasks.model_copy(update={"count": min(count, tasks.count or count)})
+    return benchmark.model_copy(update={"tasks": cut})
+
+
+def with_settings(strategy: StrategyRecipe, settings: dict[str, Any]) -> StrategyRecipe:
+    """The recipe with other settings, by dotted name such as `options.lr`.
+
+    Raises:
+        RecipeError: A name or a value that a recipe can't have.
+    """
+    plain = copy.deepcopy(strategy.model_dump())
+    for key, value in settings.items():
+        *steps, last = key.split(".")
+        part: Any = plain
+        for step in steps:
+            part = part.get(step) if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            raise RecipeError(f"search: the recipe has no '{key}'")
+        part[last] = value
+    try:
+        return StrategyRecipe.model_validate(plain)
+    except ValidationError as error:
+        faults = [f"search: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError("\n".join(faults)) from None
+
+
+def _read(path: Path) -> Space:
+    try:
+        return Space.model_validate(yaml_source.read(path).data)
+    except ValidationError as error:
+        faults = [f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise RecipeError("\n".join(faults)) from None
+
+
+def _selection(benchmark: BenchmarkRecipe, space: Space) -> tuple[BenchmarkRecipe, str]:
+    stream = benchmark if space.stream is None else load_benchmark(space.stream)
+    where = f"the stream {stream.name}"
+    if space.tasks is not None:
+        stream, where = first_tasks(stream, space.tasks), f"the first {space.tasks} tasks of {where}"
+    return stream, where
+
+
+def _suggest(trial: Any, key: str, choice: Range | list[Any]) -> Any:
+    if isinstance(choice, list):  # by place, as Optuna keeps plain values only
+        return choice[trial.suggest_categorical(key, list(range(len(choice))))]
+    if isinstance(choice.low, int) and isinstance(choice.high, int):
+        return trial.suggest_int(key, choice.low, choice.high, log=choice.log)
+    return trial.suggest_float(key, choice.low, choice.high, log=choice.log)
+
+
+def _chosen(trial: Any, key: str, choice: Range | list[Any]) -> Any:
+    return choice[trial.params[key]] if isinstance(choice, list) else trial.params[key]
+
+
+def _example(choice: Range | list[Any]) -> Any:
+    return choice[0] if isinstance(choice, list) else choice.low
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UserError('tune needs Optuna: pip install "clbinn[hpo]"') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
