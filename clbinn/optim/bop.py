@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clbinn.optim._binary import FlatState, check_at_least
-from clbinn.optim._gradient import GradientOptimizer, chunks
+from clbinn.optim._gradient import GradientOptimizer, buffer, chunks
 
 __all__ = ["Bop", "bop", "bop_negative"]
 
@@ -99,4 +99,4 @@ class Bop(GradientOptimizer):
             bop(*piece, adaptivity=group["adaptivity"], threshold=group["threshold"])
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return flat.tensors["weight"].clone() if flat.params else torch.empty(0)
+        return buffer(flat, "signs").copy_(flat.tensors["weight"]) if flat.params else torch.empty(0)

@@ -17,9 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clbinn import bernoulli
 from clbinn.optim._binary import FlatState, check_at_least
-from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam, chunks
+from clbinn.optim._gradient import GradientOptimizer, adam_step, buffer, check_adam, chunks, signs
 from clbinn.optim._noise import tanh
 
 __all__ = ["PMF", "exact_gradient", "identity_gradient"]
@@ -134,22 +133,23 @@ class PMF(GradientOptimizer):
         return uniform
 
     def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        soft = torch.empty_like(flat.tensors["plus"])
+        soft = buffer(flat, "soft")
         for out, plus, minus in chunks(soft, flat.tensors["plus"], flat.tensors["minus"]):
             tanh(torch.sub(plus, minus, out=out).mul_(group["beta"] / 2))
-        flat.scratch["soft"] = soft
         return soft
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        gradient = self._mean_gradient(flat, samples)
-        names = ("plus", "minus", "plus_exp_avg", "minus_exp_avg", "plus_exp_avg_sq", "minus_exp_avg_sq")
-        beta, step = group["beta"], group["step"]
-        for piece in chunks(flat.scratch.pop("soft"), gradient, *(flat.tensors[name] for name in names)):
-            to_logits = GRADIENTS[group["jacobian"]](piece[0], piece[1], beta)
-            group["step"] = step  # one step for all pieces
-            adam_step(piece[2:4], to_logits, piece[4:6], piece[6:8], group, group["weight_decay"])
-        if step % group["rho_interval"] == 0:
-            group["beta"] = min(beta * group["rho"], group["beta_max"])
+        state, gradient = flat.tensors, self._mean_gradient(flat, samples)
+        to_logits, jacobian = (buffer(flat, "soft"), buffer(flat, "to_minus")), GRADIENTS[group["jacobian"]]
+        for to_plus, to_minus, slope in chunks(*to_logits, gradient):
+            for out, value in zip((to_plus, to_minus), jacobian(to_plus, slope, group["beta"]), strict=True):
+                out.copy_(value)  # the training weights have done their work: their place is used
+        if group["step"] % group["rho_interval"] == 0:
+            group["beta"] = min(group["beta"] * group["rho"], group["beta_max"])
+        first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in ("exp_avg", "exp_avg_sq"))
+        adam_step([state["plus"], state["minus"]], to_logits, first, second, group, group["weight_decay"])
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return bernoulli.mode(flat.tensors["plus"] - flat.tensors["minus"]) if flat.params else torch.empty(0)
+        if not flat.params:
+            return torch.empty(0)
+        return signs(buffer(flat, "signs"), flat.tensors["plus"], flat.tensors["minus"])
