@@ -7,11 +7,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from clbinn import __version__  # noqa: E402
+from clbinn import __version__
 
 project = "clbinn"
 author = "The clbinn authors"
-copyright = author  # noqa: A001 (Sphinx's name)
+copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]

@@ -1,10 +1,11 @@
 """The documentation is true: its code runs, its commands are accepted, its recipes load, what it names is there.
 
-A Python or YAML block that begins with `# name.py` or `# name.yaml` is a file that the rest of its page uses. The other
-Python blocks of a page are run in order in one namespace, at toy size; `loader` and `x_test` stand for the reader's data.
+A Python or YAML block that begins with `# name.py` or `# name.yaml` is a file that the rest of its page uses. The
+other Python blocks of a page are run in order in one namespace, at toy size; `loader` and `x_test` are the reader's.
 """
 
 import ast
+import doctest
 import importlib
 import re
 import shlex
@@ -26,8 +27,6 @@ SHELL = ("sh", "shell", "bash", "console")
 TOY = ((r"train_epochs=\d+", "train_epochs=1"), (r"mc_samples=\d\d+", "mc_samples=3"))
 # shapes of the data sets that pages use and a test must not need
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:avalanche")
 
 
 class Block(NamedTuple):
@@ -124,14 +123,15 @@ def commands(page):
 @with_blocks(*SHELL)
 def test_commands_are_accepted(page, world, monkeypatch, capsys):
     from clbinn import report
-    from clbinn.experiments import grid, reproduce
+    from clbinn.experiments import grid, reproduce, tune
 
     monkeypatch.setattr(grid, "run_grid", lambda *args, **options: [])
     monkeypatch.setattr(reproduce, "reproduce", lambda table, **options: table)
+    monkeypatch.setattr(tune, "tune", lambda *args, **options: "recipe.yaml")
     monkeypatch.setattr(report, "build", lambda *args: Path("report.html"))
     world(page)
-    for folder in ("runs/permuted_digits", "runs/permuted_mnist", "runs/permuted_mnist5k"):
-        Path(folder).mkdir(parents=True)
+    for stream in recipes.catalogue("benchmarks"):
+        Path("runs", stream).mkdir(parents=True)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for program, *words in commands(page):
         if program == "clbinn":
@@ -198,6 +198,15 @@ def test_what_a_page_points_to_is_there(page):
     for included, name in re.findall(r"^```\{literalinclude\} (\S+)\n:pyobject: (\S+)$", text, re.MULTILINE):
         tree = ast.parse((page.parent / included).read_text(encoding="utf-8"))
         assert name.partition(".")[0] in {getattr(node, "name", None) for node in tree.body}, name
+
+
+EXAMPLES = [path for path in sorted((ROOT / "clbinn").rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[str(path.relative_to(ROOT)) for path in EXAMPLES])
+def test_examples_in_docstrings_run(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
 
 
 def test_names_in_the_prose_exist():
