@@ -128,9 +128,7 @@ def first_tasks(benchmark: BenchmarkRecipe, count: int) -> BenchmarkRecipe:
     """
     tasks: Any = benchmark.tasks
     if isinstance(tasks, AvalancheTasks):
-        raise UserError(
-            "tasks: a benchmark of Avalanche's own can't be cut to its first tasks; name a `stream` instead"
-        )
+        raise UserError("tasks: a benchmark of Avalanche's own can't be cut to its first tasks; name a `stream`")
     if isinstance(tasks, list):
         cut: Any = tasks[:count]
     elif isinstance(tasks, Rotate):

@@ -77,7 +77,8 @@ def test_table_13_runs_the_stream_and_draws_the_weights(tmp_path):
     for folder in folders:
         counts = json.loads((folder / "weights.json").read_text())["probability_counts"]
         assert [sum(task) for task in counts] == [64 * 16 + 160] * 2
-    assert (tmp_path / "table13-permuted_mnist-weights.png").stat().st_size > 1000
+    for figure in ("table13-permuted_mnist-weights", "average_accuracy-table13", "matrices-table13"):
+        assert (tmp_path / f"{figure}.png").stat().st_size > 1000
 
 
 def test_data_that_are_missing_are_a_reason_and_not_a_traceback(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_protocol_names_the_differences(kit, tmp_path):
     assert (summary["weight_bits"], summary["mc_samples"], summary["batch_norm"]) == (1, 5, "running")
 
 
-# --- mistakes ----------------------------------------------------------------------------------------------------------
+# --- mistakes ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def stop_in_task_two(kit, monkeypatch, strategy, out, stream):
         run(stream, strategy, 0, out, progress=progress)
 
 
-@pytest.mark.parametrize("name", sorted(catalogue("strategies")))
+@pytest.mark.parametrize("name", [n for n in catalogue("strategies") if load_strategy(n).model.kind == "mlp"])
 def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name):
     small = ["train.epochs=2", "train.batch_size=50", "model.hidden=[20]"]
     small += ["options.coreset_epochs=2"] if name.startswith("vcl_coreset") else []
@@ -268,7 +268,7 @@ def small_disk(tmp_path):
 def test_full_disk(kit, small_disk, tmp_path):
     strategy = kit.strategy("bayesbinn", "model.hidden=[100, 100]")  # one checkpoint fits, two don't
     alone = run(kit.stream(), strategy, 0, tmp_path, progress=False)
-    with pytest.raises(RunError, match="No space left on device.*intact.*same command"):
+    with pytest.raises(RunError, match=r"No space left on device.*intact.*same command"):
         run(kit.stream(), strategy, 0, small_disk, progress=False, checkpoint_seconds=0.0)
     path = run_path(small_disk, kit.stream(), strategy, 0)
     state, faults = checkpoint.load_latest(path)
@@ -283,5 +283,5 @@ def test_write_that_fails(kit, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    with pytest.raises(RunError, match="No space left on device.*intact"):
+    with pytest.raises(RunError, match=r"No space left on device.*intact"):
         run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +206,18 @@ def test_settings_that_do_not_fit_are_refused(override, message, tmp_path):
     of = paper("mnist", override)
     with pytest.raises(RecipeError, match=message):
         supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu")
+
+
+def test_real_cifar_images_take_the_first_steps():
+    root = Path(os.environ.get("CLBINN_DATA") or Path(__file__).parents[3] / "shared/data")
+    file = root / "cifar10_subset/cifar10_subset.npz"
+    if not file.is_file():
+        pytest.skip(f"no CIFAR-10 images at {file}")
+    source = f"benchmark.source={{dataset: npz, path: {file}, train_size: 120}}"
+    of = load_paper(papers()["cifar10"], [source, "model.blocks=[[4], [4], [4]]", "model.hidden=[8]"])
+    for one in of.methods:
+        data = load_experiment(of.benchmark, one.validation, 0)
+        learner = build_learner(one, data, 0, "cpu")
+        losses = [learner.step(x, y)[0] for x, y in data.batches(50, 0, "cpu", augment=one.augment)]
+        assert len(losses) == 2
+        assert all(bool(loss.isfinite()) for loss in losses)
