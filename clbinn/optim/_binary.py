@@ -148,8 +148,17 @@ class BinaryOptimizer(Optimizer):
                     flat.write(self._training_weights(group, flat))
         self._sampling = True
 
-    def close_sample(self) -> None:
-        """Leave `sampled_params()` in order: collect this sample's gradients."""
+    @property
+    def sampling(self) -> bool:
+        """Whether a `sampled_params()` block is open."""
+        return self._sampling
+
+    def close_sample(self, restore: bool = True) -> None:
+        """Leave `sampled_params()` in order: collect this sample's gradients.
+
+        Args:
+            restore: Whether to put the ±1 back at once, rather than leave it to a `step()` that follows directly.
+        """
         if not self._sampling:
             raise RuntimeError("no sampled_params() block is open")
         with torch.no_grad():
@@ -157,7 +166,9 @@ class BinaryOptimizer(Optimizer):
                 if flat.params:
                     self._collect(group, flat, flat.gradient())
                     flat.samples += 1
-        self.restore()
+        self._sampling = False
+        if restore:
+            self.restore()
 
     def restore(self) -> None:
         """Put the prediction weights into the module, dropping a sample that is still open."""

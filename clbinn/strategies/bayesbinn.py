@@ -13,12 +13,10 @@ import torch
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.plugins.evaluation import default_evaluator
-from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 from clbinn import optim
-from clbinn.benchmarks.loading import FastLoadingPlugin
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
 from clbinn.nn.many import ByteInputs
 from clbinn.optim._binary import BinaryOptimizer
@@ -26,6 +24,7 @@ from clbinn.optim._noise import Noise
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
 from clbinn.strategies._resident import resident_inputs
+from clbinn.strategies.naive import Naive
 
 __all__ = ["BatchNorm", "BayesBiNN", "BayesBiNNPlugin", "cosine", "is_weight"]
 
@@ -137,13 +136,14 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Put a relaxed sample into the model."""
         if self.real_optimizer is not None:
             self.real_optimizer.zero_grad()
-        strategy.optimizer.restore()
+        if strategy.optimizer.sampling:  # an exception left the last one open
+            strategy.optimizer.restore()
         strategy.optimizer.open_sample()
 
     def before_update(self, strategy: Any, **kwargs: Any) -> None:
         """Collect the sample's gradient, and draw the other S - 1."""
         optimizer = strategy.optimizer
-        optimizer.close_sample()
+        optimizer.close_sample(restore=False)  # the step that follows does it
         samples = optimizer.param_groups[0].get("num_samples", 1)
         for _ in range(samples - 1):
             with optimizer.sampled_params():
@@ -291,7 +291,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         return reestimate(strategy.model, run)
 
 
-class BayesBiNN(SupervisedTemplate):  # type: ignore[misc]
+class BayesBiNN(Naive):
     """BayesBiNN as an Avalanche strategy; the defaults are Table 13.
 
     Args:
@@ -385,20 +385,18 @@ class BayesBiNN(SupervisedTemplate):  # type: ignore[misc]
             lambda params: torch.optim.Adam(params, lr=real_lr),
             seed,
         )
-        plugins = list(plugins or [])
-        if not any(isinstance(p, FastLoadingPlugin) for p in plugins):
-            plugins.insert(0, FastLoadingPlugin(seed))
         super().__init__(
             model=model,
             optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
+            criterion=criterion,
             train_mb_size=train_mb_size,
             train_epochs=train_epochs,
             eval_mb_size=eval_mb_size,
             device=device,
-            plugins=[*plugins, plugin],
+            plugins=[*(plugins or []), plugin],
             evaluator=evaluator,
             eval_every=eval_every,
+            seed=seed,
             peval_mode=peval_mode,
         )
         plugin.adopt(self)

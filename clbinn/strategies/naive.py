@@ -12,11 +12,12 @@ from torch.optim import Adam, Optimizer
 
 from clbinn.benchmarks import FastLoadingPlugin
 from clbinn.errors import UserError
+from clbinn.strategies._loop import LeanEpoch
 
 __all__ = ["Naive"]
 
 
-class Naive(SupervisedTemplate):  # type: ignore[misc]
+class Naive(LeanEpoch, SupervisedTemplate):  # type: ignore[misc]
     """Fine-tuning: the network of the last task learns the next one. The floor of every comparison.
 
     Args:

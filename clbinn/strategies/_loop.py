@@ -1,0 +1,60 @@
+"""Avalanche's training epoch without the work that nobody asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+from avalanche.core import BaseSGDPlugin, SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
+
+__all__ = ["LeanEpoch", "listeners"]
+
+_STAGES = ("training_iteration", "forward", "backward", "update")
+_MOMENTS = tuple(f"{when}_{stage}" for stage in _STAGES for when in ("before", "after"))
+
+
+def listeners(plugins: list[Any], moment: str) -> list[Callable[..., Any]]:
+    """The plugins' methods for a moment, in order, less those that do nothing.
+
+    Left out are methods inherited from Avalanche's empty base classes, and evaluation plugins without metrics and
+    loggers, which copy the experience at every call.
+    """
+    idle = {vars(base)[moment] for base in (BaseSGDPlugin, SupervisedPlugin) if moment in vars(base)}
+    found = []
+    for plugin in plugins:
+        if isinstance(plugin, EvaluationPlugin) and not plugin.metrics and not plugin.loggers:
+            continue
+        own = moment in vars(plugin)
+        if own or (hasattr(plugin, moment) and getattr(type(plugin), moment, None) not in idle):
+            found.append(getattr(plugin, moment))
+    return found
+
+
+class LeanEpoch:
+    """Mix-in for an Avalanche strategy: the same epoch in the same order, calling only those who listen."""
+
+    def training_epoch(self: Any, **kwargs: Any) -> None:
+        """One pass over `self.dataloader`."""
+        heard = {moment: listeners(self.plugins, moment) for moment in _MOMENTS}
+
+        def tell(moment: str) -> None:
+            for listener in heard[moment]:
+                listener(self, **kwargs)
+
+        for self.mbatch in self.dataloader:
+            if self._stop_training:
+                break
+            self._unpack_minibatch()
+            tell("before_training_iteration")
+            self.optimizer.zero_grad()
+            self.loss = self._make_empty_loss()
+            tell("before_forward")
+            self.mb_output = self.forward()
+            tell("after_forward")
+            self.loss += self.criterion()
+            tell("before_backward")
+            self.backward()
+            tell("after_backward")
+            tell("before_update")
+            self.optimizer_step()
+            tell("after_update")
+            tell("after_training_iteration")
