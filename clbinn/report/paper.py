@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from clbinn.errors import UserError
-from clbinn.report import page, paper_figures, tables
+from clbinn.report import drawing, page, paper_figures, tables
 from clbinn.report.build_report import build as build_report
 from clbinn.report.drawing import Drawn
 from clbinn.report.groups import Group, Stream, streams
@@ -45,6 +45,8 @@ def build(
     verdicts = compare(published, found)
     name = table.replace("/", "-")
     figures = paper_figures.draw(found, out / name)
+    for stream in found:
+        figures += drawing.draw(stream, out, f"-{name}") if stream.num_tasks > 1 else ()
     texts = [_text(stream) for stream in found]
     for folder in {path.parent.parent for path in paths}:
         build_report(folder, targets)
@@ -65,7 +67,8 @@ def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
     numbers = [key for key in NUMBERS if any(group.stat(key).n for group in groups)]
     if "test_accuracy" in numbers and "average_accuracy" in numbers:
         numbers.remove("average_accuracy")  # the same number in a stream of one task
-    titles = ["Method", *(key.rpartition(".")[2] for key in settings), *numbers, "seeds"]
+    units = [f"{key}, %" if is_fraction(key) else key for key in numbers]
+    titles = [text.replace("_", " ") for text in ("Method", *(k.rpartition(".")[2] for k in settings), *units, "seeds")]
     rows = []
     for group in groups:
         cells = [_number(key, group) for key in numbers]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -97,11 +98,13 @@ def curves(groups: Sequence[Group], path: Path) -> bool:
     if not found:
         return False
     labels = _labels([group for group, _ in found])
+    few = len(found) <= len(figures.PALETTE)
+    colours = figures.PALETTE if few else colormaps["viridis"](np.linspace(0, 0.92, len(found)))
     with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 1.15 * ROW), layout="constrained")
         axes = figure.add_subplot()
         for i, (group, both) in enumerate(found):
-            colour = figures.PALETTE[i % len(figures.PALETTE)]
+            colour = colours[i]
             for key, dash in (("train_accuracy", (0, (3, 1.5))), ("validation_accuracy", "-")):
                 x, marker = range(1, len(both[key]) + 1), "o" if len(both[key]) < 20 else ""
                 label = f"{labels[group.label]}, {key.partition('_')[0]}"
@@ -160,11 +163,20 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
 
 
 def _in_order(stream: Stream) -> list[Group]:
-    def place(group: Group) -> tuple[str, str, float]:
-        samples = group.setting("mc_samples")
-        return group.strategy, group.label.partition(" ")[0], float(samples if samples is not None else 0)
+    """By strategy, then from large settings to small ones."""
+
+    def place(group: Group) -> tuple[str, float, float, float]:
+        lr, temperature, samples = (_as_number(group.setting(key)) for key in (*_SWEPT, "mc_samples"))
+        return group.strategy, -lr, -temperature, samples
 
     return sorted(stream.compared, key=place)
+
+
+_SWEPT = ("options.lr", "options.temperature")
+
+
+def _as_number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _labels(groups: Sequence[Group]) -> dict[str, str]:
