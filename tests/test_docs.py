@@ -5,6 +5,7 @@ other Python blocks of a page are run in order in one namespace, at toy size; `l
 """
 
 import ast
+import csv
 import doctest
 import importlib
 import re
@@ -187,6 +188,20 @@ def test_every_command_and_option_is_described():
     text = (ROOT / "docs/runs.md").read_text(encoding="utf-8")
     options = {o for c in cli.commands.values() for p in c.params for o in p.opts if o.startswith("--")}
     assert [word for word in [*(f"clbinn {name}" for name in cli.commands), *sorted(options)] if word not in text] == []
+
+
+def test_published_numbers_are_those_of_the_targets():
+    with (recipes.catalogue_folder("benchmarks") / "targets.csv").open(encoding="utf-8") as file:
+        targets = {row["id"]: row for row in csv.DictReader(file)}
+    text = (ROOT / "docs/methods/published.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) == 16
+    for name, cells in rows:
+        names = [name.replace("*", data) for data in ("mnist", "cifar10", "cifar100")] if "*" in name else [name]
+        for one, cell in zip(names, cells.split(" | "), strict=False):
+            value, _, std = cell.partition(" ± ")
+            assert float(value) == pytest.approx(100 * float(targets[one]["value"])), one
+            assert float(std or 0) == pytest.approx(100 * float(targets[one]["std"] or 0)), one
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
