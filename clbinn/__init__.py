@@ -8,20 +8,21 @@ Parts are imported when they are first used: `import clbinn` needs neither torch
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 __all__ = ["benchmarks", "bernoulli", "evaluation", "nn", "optim", "predict", "report", "strategies"]
-
-try:
-    __version__ = version("clbinn")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("clbinn")
+        except PackageNotFoundError:  # a checkout that is not installed
+            return "0+unknown"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

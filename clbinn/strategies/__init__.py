@@ -6,9 +6,16 @@ from typing import Any
 _HOME = {
     "BayesBiNN": "bayesbinn",
     "BayesBiNNPlugin": "bayesbinn",
-    "Naive": "naive",
     "EWC": "ewc",
+    "GEM": "gem",
+    "Joint": "joint",
+    "JointPlugin": "joint",
+    "MultiHead": "multi_head",
+    "Naive": "naive",
+    "PerTask": "per_task",
+    "PerTaskPlugin": "per_task",
     "SI": "si",
+    "SynapticMetaplasticity": "synaptic_metaplasticity",
     "VCL": "vcl",
 }
 __all__ = sorted(_HOME)
