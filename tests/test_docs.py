@@ -210,6 +210,8 @@ def test_what_a_page_points_to_is_there(page):
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
         assert link.startswith("http") or (page.parent / link).exists(), link
+    for included in re.findall(r"^```\{literalinclude\} (\S+)$", text, re.MULTILINE):
+        assert (page.parent / included).is_file(), included
     for included, name in re.findall(r"^```\{literalinclude\} (\S+)\n:pyobject: (\S+)$", text, re.MULTILINE):
         tree = ast.parse((page.parent / included).read_text(encoding="utf-8"))
         assert name.partition(".")[0] in {getattr(node, "name", None) for node in tree.body}, name
