@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from clbinn.nn.mean_field import MeanFieldLinear
+
 __all__ = ["MLP", "FanInScale", "normalisation"]
 
 Norm = Literal["batch", "layer", "scale", "none"]
@@ -62,6 +64,7 @@ class MLP(nn.Module):
         momentum: Of the running statistics of batch normalisation, as the authors' code has it.
         eps: Of batch and layer normalisation, as the authors' code has it.
         logit_scale: Factor on the outputs.
+        mean_field: Whether the linear layers draw their pre-activations (`MeanFieldLinear`).
 
     Raises:
         ValueError: An argument out of its range.
@@ -82,6 +85,7 @@ class MLP(nn.Module):
         momentum: float = 0.15,
         eps: float = 1e-4,
         logit_scale: float = 1.0,
+        mean_field: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("order", order, ("relu_norm", "norm_relu"))
@@ -99,7 +103,7 @@ class MLP(nn.Module):
             last = depth == len(sizes) - 1
             if dropout:
                 layers.append(nn.Dropout(dropout))
-            layers.append(nn.Linear(fan_in, units, bias=bias))
+            layers.append((MeanFieldLinear if mean_field else nn.Linear)(fan_in, units, bias=bias))
             after = normalisation(norm, units, fan_in, momentum, eps)
             if last:
                 layers.extend([after] if norm_output or norm == "scale" else [])

@@ -7,12 +7,15 @@ Every weight w in {-1, +1} has a Bernoulli posterior with natural parameter λ. 
     s_s = N (1 - w_s² + eps) / (τ (1 - tanh²λ + eps))     N dw/dμ, μ = tanh λ
     λ  ← (1 - α) λ - α (mean_s(s_s ⊙ g_s) - λ0)           λ0 is the prior's natural parameter
 
+With `training_weights="mean"` the module holds μ instead of a sample, and s = N: for layers that draw their
+pre-activations themselves (`clbinn.nn.MeanFieldLinear`), which gives the gradient in μ with far less noise.
+
 The fixed point minimises E_q[Σ_i ℓ_i(w)] + KL(q ‖ p0) over the N training points. In continual learning the λ of one
 task becomes the λ0 of the next: `carry_prior()`.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,7 +24,9 @@ from clbinn import bernoulli
 from clbinn.optim._binary import BinaryOptimizer, FlatState, check_at_least, check_between, check_positive
 from clbinn.optim._noise import Noise, tanh
 
-__all__ = ["BayesBiNN", "bayesbinn"]
+__all__ = ["BayesBiNN", "TrainingWeights", "bayesbinn"]
+
+TrainingWeights = Literal["relaxed", "mean"]
 
 
 def bayesbinn(
@@ -71,6 +76,8 @@ class BayesBiNN(BinaryOptimizer):
         prior_natural: λ0, one number or one tensor per parameter.
         prior_weight: Factor ρ ≥ 0 on λ - λ0; 1 is the paper.
         eps: Term in numerator and denominator of the gradient scale, > 0. At τ = 1e-10 the method rests on it.
+        training_weights: What the module holds while gradients are taken. `relaxed`: samples at the temperature, as in
+            the paper. `mean`: μ = tanh λ, with the gradient scaled by N alone and no temperature.
         seed: Seed of the optimizer's own random numbers; None takes one from torch's global generator.
 
     Raises:
@@ -99,6 +106,7 @@ class BayesBiNN(BinaryOptimizer):
         prior_natural: float | Sequence[Tensor] = 0.0,
         prior_weight: float = 1.0,
         eps: float = 1e-10,
+        training_weights: TrainingWeights = "relaxed",
         seed: int | None = None,
     ) -> None:
         self._init = init_natural if isinstance(init_natural, (int, float)) else 0.0
@@ -112,6 +120,7 @@ class BayesBiNN(BinaryOptimizer):
             "momentum": momentum,
             "prior_weight": prior_weight,
             "eps": eps,
+            "training_weights": training_weights,
             "step": 0,
         }
         super().__init__(params, defaults, seed)
@@ -153,6 +162,8 @@ class BayesBiNN(BinaryOptimizer):
         check_at_least("num_samples", group["num_samples"], 1)
         check_at_least("prior_weight", group["prior_weight"], 0)
         check_between("momentum", group["momentum"], 0, 1)
+        if group["training_weights"] not in get_args(TrainingWeights):
+            raise ValueError(f"training_weights must be 'relaxed' or 'mean', got {group['training_weights']!r}")
 
     def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
         natural = self.noise.signs(flat.numel, flat.dtype).mul_(self._init)
@@ -162,18 +173,26 @@ class BayesBiNN(BinaryOptimizer):
         return state
 
     def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        if group["training_weights"] == "mean":
+            return tanh(flat.tensors["natural"].clone())
         # bernoulli.relaxed_sample in place: noise becomes the sample
         noise = self.noise.logistic(flat.numel, flat.dtype)
         flat.scratch["relaxed"] = tanh(noise.add_(flat.tensors["natural"]).div_(group["temperature"]))
         return flat.scratch["relaxed"]
 
     def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
+        if group["training_weights"] == "mean":
+            scaled = gradient.mul(group["num_data"])
+        else:
+            scaled = self._scale(group, flat).mul_(gradient)
+        flat.scratch["scaled"] = flat.scratch["scaled"].add_(scaled) if flat.samples else scaled
+
+    def _scale(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         # bernoulli.gradient_scale in place; 1 and eps are added apart, as 1 + eps is 1 in float32
         eps = group["eps"]
         numerator = torch.rsub(flat.scratch["relaxed"].square_(), 1).add_(eps)
         denominator = torch.rsub(tanh(flat.tensors["natural"].clone()).square_(), 1).add_(eps)
-        scaled = numerator.div_(denominator).mul_(group["num_data"] / group["temperature"]).mul_(gradient)
-        flat.scratch["scaled"] = flat.scratch["scaled"].add_(scaled) if flat.samples else scaled
+        return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
         group["step"] += 1

@@ -21,6 +21,7 @@ from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistic
 from clbinn.nn.many import ByteInputs
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
+from clbinn.optim.bayesbinn import TrainingWeights
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
 from clbinn.strategies._resident import resident_inputs
@@ -124,7 +125,8 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             for group in optimizer.param_groups:
                 group["num_data"] = len(strategy.experience.dataset)
         self._epochs = strategy.train_epochs
-        self._schedule = [(group, group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        if self.lr_end is not None:
+            self._schedule = [(group, group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """The learning rate of this epoch: the cosine starts anew with each task."""
@@ -297,7 +299,7 @@ class BayesBiNN(Naive):
     Args:
         model: Any module. Its matrices and kernels become binary; biases and gains, where it has any, stay real and
             are trained by Adam.
-        optimizer: A ready binary optimizer instead of the options from `lr` to `eps`.
+        optimizer: A ready binary optimizer instead of the options from `lr` to `training_weights`.
         lr: α at the start of each task.
         lr_end: α at its end, by a cosine; None keeps it.
         temperature: τ.
@@ -306,6 +308,7 @@ class BayesBiNN(Naive):
         init_natural: λ at the start, ± at random.
         prior_weight: Factor on λ - λ0.
         eps: Of the gradient scale.
+        training_weights: See `clbinn.optim.BayesBiNN`.
         num_data: N; None takes the size of each experience's training set.
         carry_prior: See `BayesBiNNPlugin`, and so for the next three.
         mc_samples: …
@@ -342,6 +345,7 @@ class BayesBiNN(Naive):
         init_natural: float = 10.0,
         prior_weight: float = 1.0,
         eps: float = 1e-10,
+        training_weights: TrainingWeights = "relaxed",
         num_data: float | None = None,
         carry_prior: bool = True,
         mc_samples: int = 100,
@@ -372,6 +376,7 @@ class BayesBiNN(Naive):
                 init_natural=init_natural,
                 prior_weight=prior_weight,
                 eps=eps,
+                training_weights=training_weights,
                 seed=derive_seed(seed, "bayesbinn"),
             )
         plugin = BayesBiNNPlugin(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from clbinn.nn import MLP
+from clbinn.nn import MLP, MeanFieldLinear
 from clbinn.optim import BayesBiNN
 from clbinn.optim._noise import Noise
 
@@ -74,8 +74,12 @@ def test_walks_with_the_literal_reference_for_100_steps(samples, beta, weight, t
             assert torch.allclose(mine, other, rtol=tolerance, atol=tolerance), f"step {t}"
 
 
-def test_finds_the_mean_field_posterior_of_two_weights_by_enumeration():
-    """Two binary weights have four states: the fixed point λ = λ0 - ∂E_q[Σℓ]/∂μ is solved exactly and compared."""
+def two_weights():
+    """A regression with two binary weights: inputs, targets, prior, and λ of the exact mean-field posterior.
+
+    Two weights have four states, so E_q[Σℓ] is a sum of four terms and the fixed point λ = λ0 - ∂E_q[Σℓ]/∂μ is solved by
+    iteration.
+    """
     x = torch.tensor([[1.0, 0.5], [0.3, -1.0], [0.8, 0.9], [-0.5, 0.7]], dtype=torch.float64)
     y = torch.tensor([0.9, 0.4, 1.2, 0.2], dtype=torch.float64)
     states = torch.tensor([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)], dtype=torch.float64)
@@ -87,19 +91,40 @@ def test_finds_the_mean_field_posterior_of_two_weights_by_enumeration():
         q = ((1 + states * mean) / 2).prod(1)
         (gradient,) = torch.autograd.grad((q * losses).sum(), mean)
         natural = (0.9 * natural + 0.1 * (prior - gradient)).detach()
-    copies = 400  # independent learners of the same problem: their mean λ has little noise
-    weight = nn.Parameter(torch.empty(copies, 2, dtype=torch.float64))
-    opt = BayesBiNN(
-        [weight], 4, lr=0.02, temperature=0.1, init_natural=0.0, prior_natural=[prior.expand(copies, 2)], seed=0
-    )
+    return x, y, prior, natural
+
+
+def average_natural(loss, opt, steps, first):
+    """λ averaged over independent copies of the problem and over the steps from `first` on."""
     tail = []
-    for step in range(900):
+    for step in range(steps):
         with opt.sampled_params():
-            (0.5 * (y - weight @ x.T).square().mean(1)).sum().backward()
+            loss().backward()
         opt.step()
-        if step >= 300:
+        if step >= first:
             tail.append(opt.natural_parameters()[0].mean(0))
-    assert torch.allclose(torch.stack(tail).mean(0), natural, atol=0.1)
+    return torch.stack(tail).mean(0)
+
+
+def test_finds_the_mean_field_posterior_of_two_weights_by_enumeration():
+    x, y, prior, natural = two_weights()
+    weight = nn.Parameter(torch.empty(400, 2, dtype=torch.float64))  # copies: their mean has little noise
+    options = {"init_natural": 0.0, "prior_natural": [prior.expand(400, 2)], "seed": 0}
+    opt = BayesBiNN([weight], 4, lr=0.02, temperature=0.1, **options)
+    found = average_natural(lambda: (0.5 * (y - weight @ x.T).square().mean(1)).sum(), opt, 900, 300)
+    assert torch.allclose(found, natural, atol=0.1)
+
+
+def test_local_reparameterisation_finds_it_too():
+    """A squared loss needs only mean and variance of the output, so the normal draws are exact here."""
+    torch.manual_seed(0)
+    x, y, prior, natural = two_weights()
+    layer = MeanFieldLinear(2, 400, bias=False).double()
+    options = {"init_natural": 0.0, "prior_natural": [prior.expand(400, 2)], "seed": 0}
+    opt = BayesBiNN(layer.parameters(), 4, lr=0.01, training_weights="mean", **options)
+    found = average_natural(lambda: (0.5 * (y - layer(x).T).square().mean(1)).sum(), opt, 900, 450)
+    assert torch.allclose(found, natural, atol=0.05)
+    assert (layer.weight.abs() == 1).all()
 
 
 def test_prior_is_carried_bit_for_bit_and_natural_goes_on():
