@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from clbinn.optim._flat import FlatState, State
 from clbinn.optim._noise import Noise
 
-__all__ = ["BinaryOptimizer", "FlatState", "check_at_least", "check_between", "check_positive"]
-
-State = dict[str, Tensor]
+__all__ = ["BinaryOptimizer", "check_at_least", "check_between", "check_positive"]
 
 
 def check_positive(name: str, value: float) -> None:
@@ -42,58 +41,6 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
     """Raise ValueError unless low <= value < high."""
     if not low <= value < high:
         raise ValueError(f"{name} must be in [{low}, {high}), got {value!r}")
-
-
-class FlatState:
-    """The state of one parameter group: named flat tensors, each with one view per parameter."""
-
-    def __init__(self, params: Sequence[Tensor]) -> None:
-        self.params = list(params)
-        self.sizes = [p.numel() for p in self.params]
-        self.tensors: State = {}
-        self.samples = 0
-        self.has_gradient = [False] * len(self.params)
-        self.prediction: Tensor | None = None
-        self.scratch: State = {}
-
-    @property
-    def numel(self) -> int:
-        """Number of weights in the group."""
-        return sum(self.sizes)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are now."""
-        return self.params[0].device if self.params else torch.device("cpu")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters."""
-        return self.params[0].dtype if self.params else torch.float32
-
-    def holds(self, params: Sequence[Tensor]) -> bool:
-        """Whether these are the parameters, the very same objects in the same order."""
-        return len(params) == len(self.params) and all(a is b for a, b in zip(params, self.params, strict=True))
-
-    def views(self, flat: Tensor) -> list[Tensor]:
-        """The flat tensor cut into the parameters' shapes, sharing memory."""
-        return [piece.view_as(p) for piece, p in zip(torch.split(flat, self.sizes), self.params, strict=True)]
-
-    def entry(self, position: int) -> State:
-        """The state of one parameter, as views in its shape."""
-        return {name: self.views(flat)[position] for name, flat in self.tensors.items()}
-
-    def gradient(self) -> Tensor:
-        """The parameters' gradients as one flat tensor, 0 where there is none."""
-        for position, p in enumerate(self.params):
-            self.has_gradient[position] |= p.grad is not None
-        pieces = [torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self.params]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def write(self, flat: Tensor) -> None:
-        """Copy a flat tensor into the parameters."""
-        if self.params:
-            torch._foreach_copy_(self.params, self.views(flat))
 
 
 class BinaryOptimizer(Optimizer):
@@ -217,7 +164,8 @@ class BinaryOptimizer(Optimizer):
         """
         self._synchronise()
         noise = self.noise if noise is None else noise
-        return [v for g, f in zip(self.param_groups, self._flat, strict=True) for v in f.views(self._draw(g, f, noise))]
+        groups = zip(self.param_groups, self._flat, strict=True)
+        return [view.clone() for group, flat in groups for view in flat.views(self._draw(group, flat, noise))]
 
     def mode_weights(self) -> list[Tensor]:
         """The prediction weights, exactly ±1, in parameter order."""

@@ -51,14 +51,18 @@ class Noise:
             return self._symmetric(count).add_(1).mul_(0.5).to(dtype)
         return torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
 
-    def logistic(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """`count` draws of δ = ½ ln(u / (1 - u)), all finite on a CPU."""
+    def logistic(self, count: int, dtype: torch.dtype = torch.float32, out: Tensor | None = None) -> Tensor:
+        """`count` draws of δ = ½ ln(u / (1 - u)), all finite on a CPU; written into `out` if it is given."""
         if self.device.type == "cpu":
             t = self._symmetric(count)
             odds = t.add(1).div_(t.neg_().add_(1)).numpy()
             np.log(odds, out=odds)
-            return torch.from_numpy(odds).mul_(0.5).to(dtype)
-        return torch.logit(self.uniform(count, dtype)).div_(2)
+            delta = torch.from_numpy(odds)
+        else:
+            delta = torch.logit(self.uniform(count, dtype))
+        if out is None:
+            return delta.mul_(0.5).to(dtype)
+        return torch.mul(delta, 0.5, out=out) if out.dtype == delta.dtype else out.copy_(delta.mul_(0.5))
 
     def signs(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` draws of ±1, each with probability ½."""

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from clbinn import bernoulli
-from clbinn.optim._binary import BinaryOptimizer, FlatState, check_at_least, check_between, check_positive
+from clbinn.optim._binary import BinaryOptimizer, check_at_least, check_between, check_positive
+from clbinn.optim._flat import FlatState, chunks, signs
 from clbinn.optim._noise import Noise, tanh
 
 __all__ = ["BayesBiNN", "TrainingWeights", "bayesbinn"]
@@ -173,42 +174,40 @@ class BayesBiNN(BinaryOptimizer):
         return state
 
     def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        if group["training_weights"] == "mean":
-            return tanh(flat.tensors["natural"].clone())
-        # bernoulli.relaxed_sample in place: noise becomes the sample
-        noise = self.noise.logistic(flat.numel, flat.dtype)
-        flat.scratch["relaxed"] = tanh(noise.add_(flat.tensors["natural"]).div_(group["temperature"]))
-        return flat.scratch["relaxed"]
+        weights = flat.buffer("training")
+        for w, natural in chunks(weights, flat.tensors["natural"]):
+            if group["training_weights"] == "relaxed":  # bernoulli.relaxed_sample in place
+                self.noise.logistic(w.numel(), out=w).add_(natural).div_(group["temperature"])
+            else:
+                w.copy_(natural)
+            tanh(w)
+        return weights
 
     def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
-        if group["training_weights"] == "mean":
-            scaled = gradient.mul(group["num_data"])
-        else:
-            scaled = self._scale(group, flat).mul_(gradient)
-        flat.scratch["scaled"] = flat.scratch["scaled"].add_(scaled) if flat.samples else scaled
-
-    def _scale(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        # bernoulli.gradient_scale in place; 1 and eps are added apart, as 1 + eps is 1 in float32
-        eps = group["eps"]
-        numerator = torch.rsub(flat.scratch["relaxed"].square_(), 1).add_(eps)
-        denominator = torch.rsub(tanh(flat.tensors["natural"].clone()).square_(), 1).add_(eps)
-        return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
+        total = flat.buffer("scaled")
+        pieces = (total, gradient, flat.buffer("training"), flat.tensors["natural"])
+        for out, g, w, natural in chunks(*pieces):
+            if group["training_weights"] == "relaxed":
+                scaled = _gradient_scale(w, natural, group).mul_(g)
+            else:
+                scaled = g.mul(group["num_data"])
+            out.add_(scaled) if flat.samples else out.copy_(scaled)
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
         group["step"] += 1
-        bayesbinn(
-            flat.tensors["natural"],
-            flat.tensors["prior_natural"],
-            flat.scratch["scaled"].div_(samples),
-            flat.tensors.get("momentum"),
-            lr=group["lr"],
-            momentum=group["momentum"],
-            prior_weight=group["prior_weight"],
-            step=group["step"],
-        )
+        state = flat.tensors
+        options = {name: group[name] for name in ("lr", "momentum", "prior_weight", "step")}
+        for natural, prior, total, *buffers in chunks(
+            state["natural"],
+            state["prior_natural"],
+            flat.buffer("scaled"),
+            *([state["momentum"]] if "momentum" in state else []),
+        ):
+            gradient = total.div_(samples) if samples > 1 else total
+            bayesbinn(natural, prior, gradient, buffers[0] if buffers else None, **options)
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return bernoulli.mode(flat.tensors["natural"]) if flat.params else torch.empty(0)
+        return signs(flat.buffer("mode"), flat.tensors["natural"]) if flat.params else torch.empty(0)
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
         return bernoulli.sample(flat.tensors["natural"], noise.uniform(flat.numel, flat.dtype))
@@ -216,6 +215,13 @@ class BayesBiNN(BinaryOptimizer):
     def _named(self, name: str) -> list[Tensor]:
         self._synchronise()
         return [v for flat in self._flat if flat.params for v in flat.views(flat.tensors[name])]
+
+
+def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any]) -> Tensor:
+    """`bernoulli.gradient_scale` in place of `relaxed`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
+    numerator = torch.rsub(relaxed.square_(), 1).add_(group["eps"])
+    denominator = torch.rsub(tanh(natural.clone()).square_(), 1).add_(group["eps"])
+    return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
 
 
 def _assign(name: str, views: Sequence[Tensor], given: Sequence[Tensor]) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import FlatState, check_at_least
-from clbinn.optim._gradient import GradientOptimizer, buffer, chunks
+from clbinn.optim._binary import check_at_least
+from clbinn.optim._flat import FlatState, chunks
+from clbinn.optim._gradient import GradientOptimizer
 
 __all__ = ["Bop", "bop", "bop_negative"]
 
@@ -99,4 +100,4 @@ class Bop(GradientOptimizer):
             bop(*piece, adaptivity=group["adaptivity"], threshold=group["threshold"])
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return buffer(flat, "signs").copy_(flat.tensors["weight"]) if flat.params else torch.empty(0)
+        return flat.buffer("signs").copy_(flat.tensors["weight"]) if flat.params else torch.empty(0)

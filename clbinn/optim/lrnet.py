@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from clbinn import bernoulli
-from clbinn.optim._binary import FlatState, check_at_least
+from clbinn.optim._binary import check_at_least
+from clbinn.optim._flat import FlatState
 from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
 from clbinn.optim._noise import Noise
 

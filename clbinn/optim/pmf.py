@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import FlatState, check_at_least
-from clbinn.optim._gradient import GradientOptimizer, adam_step, buffer, check_adam, chunks, signs
+from clbinn.optim._binary import check_at_least
+from clbinn.optim._flat import FlatState, chunks, signs
+from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
 from clbinn.optim._noise import tanh
 
 __all__ = ["PMF", "exact_gradient", "identity_gradient"]
@@ -133,14 +134,14 @@ class PMF(GradientOptimizer):
         return uniform
 
     def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        soft = buffer(flat, "soft")
+        soft = flat.buffer("soft")
         for out, plus, minus in chunks(soft, flat.tensors["plus"], flat.tensors["minus"]):
             tanh(torch.sub(plus, minus, out=out).mul_(group["beta"] / 2))
         return soft
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
         state, gradient = flat.tensors, self._mean_gradient(flat, samples)
-        to_logits, jacobian = (buffer(flat, "soft"), buffer(flat, "to_minus")), GRADIENTS[group["jacobian"]]
+        to_logits, jacobian = (flat.buffer("soft"), flat.buffer("to_minus")), GRADIENTS[group["jacobian"]]
         for to_plus, to_minus, slope in chunks(*to_logits, gradient):
             for out, value in zip((to_plus, to_minus), jacobian(to_plus, slope, group["beta"]), strict=True):
                 out.copy_(value)  # the training weights have done their work: their place is used
@@ -152,4 +153,4 @@ class PMF(GradientOptimizer):
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         if not flat.params:
             return torch.empty(0)
-        return signs(buffer(flat, "signs"), flat.tensors["plus"], flat.tensors["minus"])
+        return signs(flat.buffer("signs"), flat.tensors["plus"], flat.tensors["minus"])

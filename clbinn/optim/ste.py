@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import FlatState, check_positive
-from clbinn.optim._gradient import GradientOptimizer, adam_step, buffer, check_adam, signs
+from clbinn.optim._binary import check_positive
+from clbinn.optim._flat import FlatState, signs
+from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
 
 __all__ = ["STE"]
 
@@ -99,7 +100,7 @@ class STE(GradientOptimizer):
             state["latent"].clamp_(-group["clip_latent"], group["clip_latent"])
 
     def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return signs(buffer(flat, "signs"), flat.tensors["latent"]) if flat.params else torch.empty(0)
+        return signs(flat.buffer("signs"), flat.tensors["latent"]) if flat.params else torch.empty(0)
 
 
 def initial_bound(weight: Tensor) -> float:

@@ -1,0 +1,88 @@
+"""The state of many weights as few long tensors: one pass over memory where there would be one for each parameter."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["FlatState", "State", "chunks", "signs"]
+
+State = dict[str, Tensor]
+CHUNK = 2**15  # numbers of a piece: several pieces fit a core's cache
+
+
+class FlatState:
+    """The state of one parameter group: named flat tensors, each with one view per parameter."""
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        self.params = list(params)
+        self.sizes = [p.numel() for p in self.params]
+        self.tensors: State = {}
+        self.samples = 0
+        self.has_gradient = [False] * len(self.params)
+        self.prediction: Tensor | None = None
+        self.scratch: State = {}
+        self._views: dict[int, tuple[Tensor, list[Tensor]]] = {}
+
+    @property
+    def numel(self) -> int:
+        """Number of weights in the group."""
+        return sum(self.sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are now."""
+        return self.params[0].device if self.params else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return self.params[0].dtype if self.params else torch.float32
+
+    def holds(self, params: Sequence[Tensor]) -> bool:
+        """Whether these are the parameters, the very same objects in the same order."""
+        return len(params) == len(self.params) and all(a is b for a, b in zip(params, self.params, strict=True))
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """The flat tensor cut into the parameters' shapes, sharing memory."""
+        kept = self._views.get(id(flat))
+        if kept is not None:
+            return kept[1]
+        pieces = torch.split_with_sizes(flat, self.sizes)
+        return [piece.view_as(p) for piece, p in zip(pieces, self.params, strict=True)]
+
+    def buffer(self, name: str) -> Tensor:
+        """A flat tensor that is used again in each step: a new one of many megabytes costs more than its use."""
+        if name not in self.scratch:
+            out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
+            self.scratch[name], self._views[id(out)] = out, (out, self.views(out))
+        return self.scratch[name]
+
+    def entry(self, position: int) -> State:
+        """The state of one parameter, as views in its shape."""
+        return {name: self.views(flat)[position] for name, flat in self.tensors.items()}
+
+    def gradient(self) -> Tensor:
+        """The parameters' gradients as one flat tensor, 0 where there is none."""
+        for position, p in enumerate(self.params):
+            self.has_gradient[position] |= p.grad is not None
+        pieces = [torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self.params]
+        return torch.cat(pieces, out=self.buffer("gradient"))
+
+    def write(self, flat: Tensor) -> None:
+        """Copy a flat tensor into the parameters."""
+        if self.params:
+            torch._foreach_copy_(self.params, self.views(flat))
+
+
+def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Flat tensors of one length cut into pieces that stay in a CPU's cache through many passes."""
+    size = CHUNK if tensors[0].device.type == "cpu" else max(tensors[0].numel(), 1)
+    return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
+
+
+def signs(out: Tensor, latent: Tensor, minus: Tensor | None = None) -> Tensor:
+    """`bernoulli.mode` of a flat tensor, or of the difference of two, written into `out`: ±1, with 0 → +1."""
+    for piece, value, other in chunks(out, latent, latent if minus is None else minus):
+        torch.sign(value if minus is None else value - other, out=piece).add_(0.5).sign_()
+    return out
