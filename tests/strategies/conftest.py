@@ -90,3 +90,15 @@ def evaluate() -> Callable[..., tuple[torch.Tensor, float]]:
         return logits, (logits.argmax(1) == targets).float().mean().item()
 
     return run
+
+
+@pytest.fixture
+def listen() -> Callable[..., None]:
+    """A function that has a strategy call `heard()` at a moment, such as `before_forward`."""
+
+    def listen(strategy: Any, moment: str, heard: Callable[[], Any]) -> None:
+        plugin = SupervisedPlugin()
+        setattr(plugin, moment, lambda *_, **__: heard())
+        strategy.plugins.insert(0, plugin)
+
+    return listen

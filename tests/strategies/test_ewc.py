@@ -59,7 +59,7 @@ def make_ewc(make_net):
 
 
 @pytest.mark.parametrize("decay", [None, 0.5])
-def test_three_tasks_are_those_of_a_literal_loop(make_net, make_stream, decay):
+def test_three_tasks_are_those_of_a_literal_loop(make_net, make_stream, decay, listen):
     """The whole method with autograd on λ/2 Σ_k Σ F_k (θ - θ_k)², fed with the batches that the strategy saw."""
     net, stream = make_net(), make_stream(tasks=3)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)  # Adam would blow up rounding where a gradient is near 0
@@ -67,7 +67,7 @@ def test_three_tasks_are_those_of_a_literal_loop(make_net, make_stream, decay):
         model=net, optimizer=sgd, evaluator=None, strength=30.0, decay=decay, train_mb_size=20, train_epochs=3
     )
     batches = []
-    strategy._before_forward = lambda **_: batches.append((strategy.mb_x.clone(), strategy.mb_y.clone()))
+    listen(strategy, "before_forward", lambda: batches.append((strategy.mb_x.clone(), strategy.mb_y.clone())))
     for experience in stream.train_stream:
         strategy.train(experience)
 

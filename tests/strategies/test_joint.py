@@ -3,11 +3,11 @@ import torch
 from clbinn.strategies.joint import Joint
 
 
-def test_each_task_trains_on_all_data_so_far(make_net, make_stream, evaluate):
+def test_each_task_trains_on_all_data_so_far(make_net, make_stream, evaluate, listen):
     strategy = Joint(model=make_net(hidden=64), evaluator=None, lr=1e-2, train_mb_size=20, train_epochs=30)
     stream = make_stream(tasks=3)
     seen = []
-    strategy._after_training_epoch = lambda **_: seen.append(strategy.adapted_dataset)
+    listen(strategy, "after_training_epoch", lambda: seen.append(strategy.adapted_dataset))
     for count, experience in enumerate(stream.train_stream, start=1):
         strategy.train(experience)
         assert len(seen[-1]) == 60 * count

@@ -49,12 +49,16 @@ def test_two_step_sizes_are_refused(make_net):
         Naive(model=model, lr=-1.0)
 
 
-def test_data_of_the_toolkits_streams_come_in_an_order_of_the_seed():
+def test_data_of_the_toolkits_streams_come_in_an_order_of_the_seed(listen):
     stream, orders = benchmarks.load("permuted_digits"), []
     for seed, global_seed in ((1, 0), (1, 5), (2, 0)):
         strategy = Naive(model=MLP(64, [4], 10), evaluator=None, train_mb_size=500, seed=seed)
         labels = []
-        strategy._before_forward = lambda strategy=strategy, labels=labels, **_: labels.append(strategy.mb_y.clone())
+
+        def keep(strategy=strategy, labels=labels):
+            labels.append(strategy.mb_y.clone())
+
+        listen(strategy, "before_forward", keep)
         torch.manual_seed(global_seed)
         strategy.train(stream.train_stream[0])
         orders.append(torch.cat(labels))

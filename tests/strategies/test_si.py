@@ -19,14 +19,14 @@ def test_importance_is_not_negative_and_damped():
     torch.testing.assert_close(path_importance(path, change, 0.5), torch.tensor([2 / 1.5, 0.0, 6.0, 0.0]))
 
 
-def test_three_tasks_are_those_of_a_literal_loop(make_net, make_stream):
+def test_three_tasks_are_those_of_a_literal_loop(make_net, make_stream, listen):
     net, stream = make_net(), make_stream(tasks=3)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)  # Adam would blow up rounding where a gradient is near 0
     strategy = SI(
         model=net, optimizer=sgd, evaluator=None, strength=0.3, damping=0.01, train_mb_size=20, train_epochs=3
     )
     batches = []
-    strategy._before_forward = lambda **_: batches.append((strategy.mb_x.clone(), strategy.mb_y.clone()))
+    listen(strategy, "before_forward", lambda: batches.append((strategy.mb_x.clone(), strategy.mb_y.clone())))
     for experience in stream.train_stream:
         strategy.train(experience)
 

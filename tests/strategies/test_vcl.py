@@ -71,16 +71,18 @@ def test_the_loss_is_mean_cross_entropy_plus_kl_over_n(make_vcl):
     torch.testing.assert_close(strategy._variational_loss(logits, y, 60), means.mean() + strategy.kl() / 60)
 
 
-def test_means_start_at_maximum_likelihood_and_variances_as_told(make_vcl, make_stream):
+def test_means_start_at_maximum_likelihood_and_variances_as_told(make_vcl, make_stream, listen):
     stream = make_stream()
     started = make_vcl(init_epochs=30, train_epochs=1, init_log_variance=-20.0)
     plain = make_vcl(init_epochs=0, train_epochs=1, init_log_variance=-20.0)
     kept = {name: p.clone() for name, p in plain.model.named_parameters()}
     seen = {}
     for name, strategy in (("started", started), ("plain", plain)):
-        strategy._after_forward = lambda name=name, strategy=strategy, **_: seen.setdefault(
-            name, copy.deepcopy(dict(strategy.model.named_parameters()))
-        )
+
+        def keep(name=name, strategy=strategy):
+            seen.setdefault(name, copy.deepcopy(dict(strategy.model.named_parameters())))
+
+        listen(strategy, "before_forward", keep)
         strategy.train(stream.train_stream[0])
     for name, value in kept.items():
         assert torch.equal(seen["plain"][name], value)
@@ -131,11 +133,11 @@ def test_evaluation_does_not_touch_training(make_vcl, make_stream):
 
 
 @pytest.mark.parametrize("kind", ["random", "k_centre"])
-def test_coresets_are_out_of_the_training_data(make_vcl, make_stream, kind):
+def test_coresets_are_out_of_the_training_data(make_vcl, make_stream, kind, listen):
     strategy, stream = make_vcl(coreset_size=7, coreset=kind), make_stream()
     sizes, rows = [], []
-    strategy._before_training_epoch = lambda **_: sizes.append(len(strategy.adapted_dataset))
-    strategy._after_training_iteration = lambda **_: rows.append(strategy.mb_x.clone())
+    listen(strategy, "before_training_epoch", lambda: sizes.append(len(strategy.adapted_dataset)))
+    listen(strategy, "after_training_iteration", lambda: rows.append(strategy.mb_x.clone()))
     strategy.train(stream.train_stream[0])
     assert set(sizes) == {53}
     trained = torch.cat(rows)
@@ -160,11 +162,11 @@ def test_a_copy_is_tuned_on_the_coresets_and_dropped(make_vcl, make_stream, eval
     assert accuracies[20] > accuracies[0]
 
 
-def test_the_copy_is_dropped_when_evaluation_fails(make_vcl, make_stream):
+def test_the_copy_is_dropped_when_evaluation_fails(make_vcl, make_stream, listen):
     strategy, stream = make_vcl(coreset_size=5, coreset_epochs=2), make_stream()
     strategy.train(stream.train_stream[0])
     before = copy.deepcopy(strategy.model.state_dict())
-    strategy._after_eval_forward = lambda **_: 1 / 0
+    listen(strategy, "after_eval_forward", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         strategy.eval(stream.test_stream)
     for name, value in strategy.model.state_dict().items():
