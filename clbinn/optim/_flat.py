@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["FlatState", "State", "chunks", "signs"]
 
 State = dict[str, Tensor]
-CHUNK = 2**15  # numbers of a piece: several pieces fit a core's cache
+CHUNK = 2**17  # numbers of a piece: a few pieces fit a core's cache
 
 
 class FlatState:
@@ -77,8 +77,9 @@ class FlatState:
 
 def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Flat tensors of one length cut into pieces that stay in a CPU's cache through many passes."""
-    size = CHUNK if tensors[0].device.type == "cpu" else max(tensors[0].numel(), 1)
-    return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
+    if tensors[0].numel() <= CHUNK or tensors[0].device.type != "cpu":
+        return iter([tensors])
+    return zip(*(torch.split(tensor, CHUNK) for tensor in tensors), strict=True)
 
 
 def signs(out: Tensor, latent: Tensor, minus: Tensor | None = None) -> Tensor:
