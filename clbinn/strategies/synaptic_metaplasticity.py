@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from clbinn import bernoulli
 from clbinn.errors import UserError
-from clbinn.optim._binary import FlatState, check_at_least
+from clbinn.optim._binary import check_at_least
+from clbinn.optim._flat import FlatState
 from clbinn.optim._gradient import GradientOptimizer, check_adam
 from clbinn.strategies.bayesbinn import BatchNorm, BayesBiNNPlugin
 from clbinn.strategies.naive import Naive
