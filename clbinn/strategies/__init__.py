@@ -5,7 +5,7 @@ from typing import Any
 
 _HOME = {
     "BayesBiNN": "bayesbinn",
-    "BayesBiNNPlugin": "bayesbinn",
+    "BayesBiNNPlugin": "bayesbinn_plugin",
     "EWC": "ewc",
     "GEM": "gem",
     "Joint": "joint",

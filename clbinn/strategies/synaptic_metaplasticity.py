@@ -20,7 +20,7 @@ from clbinn.errors import UserError
 from clbinn.optim._binary import check_at_least
 from clbinn.optim._flat import FlatState
 from clbinn.optim._gradient import GradientOptimizer, check_adam
-from clbinn.strategies.bayesbinn import BatchNorm, BayesBiNNPlugin
+from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin
 from clbinn.strategies.naive import Naive
 
 __all__ = ["MetaplasticAdam", "SynapticMetaplasticity", "consolidation"]

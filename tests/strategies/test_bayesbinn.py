@@ -17,7 +17,7 @@ from clbinn.nn import MLP
 from clbinn.predict import predict_log_proba
 from clbinn.seeding import derive_seed
 from clbinn.strategies import BayesBiNN, BayesBiNNPlugin
-from clbinn.strategies.bayesbinn import cosine
+from clbinn.strategies.bayesbinn_plugin import cosine
 from clbinn.strategies.multi_head import MultiHead
 
 

@@ -3,7 +3,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training import Naive as AvalancheNaive
 
 from clbinn import optim
-from clbinn.strategies.bayesbinn import BayesBiNNPlugin
+from clbinn.strategies.bayesbinn_plugin import BayesBiNNPlugin
 from clbinn.strategies.naive import Naive
 from clbinn.strategies.per_task import PerTask, PerTaskPlugin
 
