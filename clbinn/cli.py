@@ -105,7 +105,7 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Begin with: clbinn run permuted_digits -s bayesbinn -s bayesbinn_no_prior --seeds 0..2",
+    epilog="Begin with: clbinn run permuted_digits -s bayesbinn_tuned -s naive -s ewc",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:

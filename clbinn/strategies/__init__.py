@@ -7,7 +7,6 @@ _HOME = {
     "BayesBiNN": "bayesbinn",
     "BayesBiNNPlugin": "bayesbinn_plugin",
     "EWC": "ewc",
-    "GEM": "gem",
     "Joint": "joint",
     "JointPlugin": "joint",
     "MultiHead": "multi_head",

@@ -40,7 +40,7 @@ class LeanEpoch:
             for listener in heard[moment]:
                 listener(self, **kwargs)
 
-        for self.mbatch in self.dataloader:
+        for self.mbatch in self.dataloader:  # noqa: B020
             if self._stop_training:
                 break
             self._unpack_minibatch()

@@ -119,7 +119,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             optimizer.carry_prior()
         if self.num_data == "experience":
             for group in optimizer.param_groups:
-                group["num_data"] = len(strategy.experience.dataset)
+                group["num_data"] = len(strategy.adapted_dataset)
         self._epochs = strategy.train_epochs
         if self.lr_end is not None:
             self._schedule = [(group, group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]

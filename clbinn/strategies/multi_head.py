@@ -37,8 +37,8 @@ class MultiHead(MultiTaskModule):  # type: ignore[misc]
         for label in sorted(set(experience.task_labels)):
             if str(label) not in self.heads:
                 head = copy.deepcopy(self._template[0]).to(self._adaptation_device)
-                for layer in head:
-                    if hasattr(layer, "reset_parameters"):
+                for layer in head.children():
+                    if isinstance(layer, nn.Linear):
                         layer.reset_parameters()
                 self.heads[str(label)] = head
 

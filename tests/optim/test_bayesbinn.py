@@ -77,8 +77,8 @@ def test_walks_with_the_literal_reference_for_100_steps(samples, beta, weight, t
 def two_weights():
     """A regression with two binary weights: inputs, targets, prior, and λ of the exact mean-field posterior.
 
-    Two weights have four states, so E_q[Σℓ] is a sum of four terms and the fixed point λ = λ0 - ∂E_q[Σℓ]/∂μ is solved by
-    iteration.
+    Two weights have four states, so E_q[Σℓ] is a sum of four terms; the fixed point λ = λ0 - ∂E_q[Σℓ]/∂μ is solved
+    by iteration.
     """
     x = torch.tensor([[1.0, 0.5], [0.3, -1.0], [0.8, 0.9], [-0.5, 0.7]], dtype=torch.float64)
     y = torch.tensor([0.9, 0.4, 1.2, 0.2], dtype=torch.float64)

@@ -9,7 +9,6 @@ from avalanche.core import SupervisedPlugin
 from clbinn.experiments.checkpoint import require_plain
 from clbinn.experiments.learner import gather, restore
 from clbinn.strategies.ewc import EWC
-from clbinn.strategies.gem import GEM
 from clbinn.strategies.joint import Joint
 from clbinn.strategies.naive import Naive
 from clbinn.strategies.per_task import PerTask
@@ -24,7 +23,6 @@ CASES = {
     "ewc": (EWC, {"strength": 10.0}),
     "ewc_online": (EWC, {"strength": 10.0, "decay": 0.9}),
     "si": (SI, {"strength": 1.0}),
-    "gem": (GEM, {"patterns_per_experience": 10}),
     "vcl": (VCL, {"num_samples": 2, "mc_samples": 2}),
     "vcl_coreset": (VCL, {"num_samples": 2, "mc_samples": 2, "coreset_size": 5, "coreset_epochs": 2}),
     "synaptic_metaplasticity": (SynapticMetaplasticity, {}),
