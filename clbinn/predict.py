@@ -17,9 +17,10 @@ from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
 from clbinn.nn.many import ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
 from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim._checks import check_count
 from clbinn.optim._noise import Noise
 
-__all__ = ["estimate_batch_norm", "predict_log_proba", "predict_proba"]
+__all__ = ["estimate_batch_norm", "evaluating", "predict_log_proba", "predict_proba"]
 
 Average = Literal["probabilities", "logits"]
 
@@ -52,6 +53,7 @@ def predict_proba(
 
     Raises:
         ValueError: `mc_samples` negative, or an unknown `average` or `batch_norm`.
+        RuntimeError: `sampled_params()` is open.
     """
     return predict_log_proba(
         net, opt, x, mc_samples, average=average, batch_size=batch_size, batch_norm=batch_norm, seed=seed
@@ -88,14 +90,16 @@ def predict_log_proba(
         Log-probabilities (n, classes).
 
     Raises:
-        ValueError: As there.
+        ValueError: As there, and so is RuntimeError.
     """
-    _check(mc_samples, average, batch_norm)
+    _check(mc_samples, average, batch_norm, batch_size)
+    if opt.sampling:
+        raise RuntimeError("prediction inside sampled_params(): leave the block first")
     device = opt.parameters()[0].device
     noise = opt.noise if seed is None else Noise(seed, device)
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
-    with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
+    with evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
         for outputs in _outputs(net, opt, batches, mc_samples, noise, forward):
             for i, logits in enumerate(outputs):
                 term = (logits if average == "logits" else logits.softmax(-1)).sum(0)
@@ -165,7 +169,7 @@ def estimate_batch_norm(
             for batch in torch.split(x, batch_size):
                 (net if forward is None else forward)(batch.to(noise.device))
 
-    with _evaluating(net):
+    with evaluating(net):
         return reestimate(net, run)
 
 
@@ -178,9 +182,9 @@ def _draws(opt: BinaryOptimizer, mc_samples: int, noise: Noise) -> Iterator[int]
             yield draw
 
 
-def _check(mc_samples: int, average: str, batch_norm: str) -> None:
-    if mc_samples < 0:
-        raise ValueError(f"mc_samples must be at least 0 (the mode), got {mc_samples}")
+def _check(mc_samples: int, average: str, batch_norm: str, batch_size: int) -> None:
+    check_count("mc_samples", mc_samples, 0)
+    check_count("batch_size", batch_size, 1)
     if average not in ("probabilities", "logits"):
         raise ValueError(f"average must be 'probabilities' or 'logits', got {average!r}")
     if batch_norm not in ("running", "batch"):
@@ -188,7 +192,7 @@ def _check(mc_samples: int, average: str, batch_norm: str) -> None:
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; each module's own mode again after it."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()

@@ -127,3 +127,32 @@ def test_bad_options_are_named(pair, options, message):
     net, opt = pair
     with pytest.raises(ValueError, match=message):
         predict_proba(net, opt, torch.ones(1, 12), **options)
+
+
+@pytest.mark.parametrize("mc_samples", [0, 2])
+def test_prediction_inside_a_training_block_is_refused(pair, mc_samples):
+    net, opt = pair
+    with pytest.raises(RuntimeError, match="leave the block first"), opt.sampled_params():
+        predict_proba(net, opt, torch.ones(2, 20), mc_samples)
+
+
+@pytest.mark.parametrize("mc_samples", [0, 2])
+def test_no_inputs_give_no_predictions(mc_samples):
+    net = MLP(4, [3], 2, norm="scale")
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    assert predict_proba(net, opt, torch.ones(0, 4), mc_samples).shape == (0, 2)
+
+
+@pytest.mark.parametrize(("mc_samples", "message"), [(0, "Expected more than 1 value"), (2, "a batch of one")])
+def test_a_batch_of_one_has_no_statistics_of_its_own(mc_samples, message):
+    net = MLP(4, [3], 2)
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    with pytest.raises(ValueError, match=message):
+        predict_proba(net, opt, torch.ones(1, 4), mc_samples, batch_norm="batch")
+
+
+def test_inputs_of_another_size_are_named():
+    net = MLP(4, [3], 2, norm="scale")
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    with pytest.raises(ValueError, match="takes 4 numbers for each input, got 5"):
+        predict_proba(net, opt, torch.ones(2, 5), 3)

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from clbinn.nn.mean_field import MeanFieldLinear
 from clbinn.nn.mlp import MLP, FanInScale
 
 __all__ = ["ByteInputs", "sample_logits", "takes_many"]
 
+# what `_chunk` knows; anything else goes through the network itself
+_LAYERS = {nn.Flatten, nn.Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, nn.LayerNorm, FanInScale}
+_LAYERS |= {nn.ReLU, nn.Tanh}
 CHUNK = 1_000_000  # numbers of one intermediate result: about what a core's cache holds
 
 
@@ -49,7 +53,7 @@ class ByteInputs:
 
 def takes_many(net: nn.Module, params: Sequence[Tensor]) -> bool:
     """Whether `sample_logits` can run this network: a plain MLP whose only parameters are these, one a layer."""
-    if type(net) is not MLP:
+    if type(net) is not MLP or not {type(layer) for layer in net.layers} <= _LAYERS:
         return False
     own = list(net.parameters())
     return (
@@ -69,11 +73,17 @@ def sample_logits(net: MLP, x: Tensor | ByteInputs, weights: Sequence[Tensor]) -
 
     Returns:
         (C, n, classes), equal to running the network C times up to the rounding of sums.
+
+    Raises:
+        ValueError: Inputs of another size, or a batch of one for batch normalisation by the batch's own statistics.
     """
     samples, inputs = len(weights[0]), len(x)
     widest = max(w.shape[1] for w in weights)
-    step = max(1, CHUNK // (inputs * widest))
+    step = max(1, CHUNK // max(inputs * widest, 1))
     flat = x if isinstance(x, ByteInputs) else x.flatten(1)
+    features = (flat.raw if isinstance(flat, ByteInputs) else flat).shape[1]
+    if features != net.in_features:
+        raise ValueError(f"the network takes {net.in_features} numbers for each input, got {features}")
     parts = [_chunk(net, flat, [w[start : start + step] for w in weights]) for start in range(0, samples, step)]
     return torch.cat(parts) * net.logit_scale if net.logit_scale != 1 else torch.cat(parts)
 
@@ -116,6 +126,8 @@ def _byte_product(x: ByteInputs, weight: Tensor) -> Tensor:
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:
     """(c, n, features) normalised by the running statistics, or each sample's batch by its own where there are none."""
     if layer.running_mean is None or layer.running_var is None:
+        if out.shape[1] == 1:
+            raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
         variance, mean = torch.var_mean(out, dim=1, correction=0, keepdim=True)
     else:
         variance, mean = layer.running_var, layer.running_mean

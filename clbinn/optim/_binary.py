@@ -13,34 +13,17 @@ holds the *training weights* that the gradient is taken at. A subclass says what
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from clbinn.optim._checks import check_at_least, check_between, check_count, check_positive
 from clbinn.optim._flat import FlatState, State
 from clbinn.optim._noise import Noise
 
-__all__ = ["BinaryOptimizer", "check_at_least", "check_between", "check_positive"]
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless the value is finite and above 0."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-
-
-def check_at_least(name: str, value: float, low: float) -> None:
-    """Raise ValueError unless the value is finite and at least `low`."""
-    if not low <= value < float("inf"):
-        raise ValueError(f"{name} must be finite and at least {low}, got {value!r}")
-
-
-def check_between(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError unless low <= value < high."""
-    if not low <= value < high:
-        raise ValueError(f"{name} must be in [{low}, {high}), got {value!r}")
+__all__ = ["BinaryOptimizer", "check_at_least", "check_between", "check_count", "check_positive"]
 
 
 class BinaryOptimizer(Optimizer):
@@ -56,10 +39,14 @@ class BinaryOptimizer(Optimizer):
         TypeError: Parameters of half precision or of mixed types.
     """
 
+    _KEPT: ClassVar[set[str]] = {"noise", "_flat", "_sampling", "_held"}
+    _step_supports_amp_scaling = True  # asks torch's GradScaler to tell, so that step() can refuse it
+
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], seed: int | None = None) -> None:
         self.noise = Noise(int(torch.randint(2**62, ())) if seed is None else seed)
         self._flat: list[FlatState] = []
         self._sampling = False
+        self._held: Sequence[Tensor] | None = None
         super().__init__(params, defaults)
         self._synchronise()
 
@@ -77,10 +64,10 @@ class BinaryOptimizer(Optimizer):
         self.open_sample()
         try:
             yield
+            self.close_sample()
         except BaseException:
             self.restore()
             raise
-        self.close_sample()
 
     def open_sample(self) -> None:
         """Enter `sampled_params()`, for loops that can't use a with block."""
@@ -94,6 +81,11 @@ class BinaryOptimizer(Optimizer):
                 if flat.params:
                     flat.write(self._training_weights(group, flat))
         self._sampling = True
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that was learned is."""
+        return all(bool(tensor.sum().isfinite()) for flat in self._flat for tensor in flat.tensors.values())
 
     @property
     def sampling(self) -> bool:
@@ -124,6 +116,12 @@ class BinaryOptimizer(Optimizer):
             for group, flat in zip(self.param_groups, self._flat, strict=True):
                 flat.write(self._prediction(group, flat))
 
+    def discard(self) -> None:
+        """Forget all samples since the last step, and put the prediction weights into the module."""
+        for flat in self._flat:
+            self._begin(flat)
+        self.restore()
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the samples collected since the last one.
@@ -136,16 +134,24 @@ class BinaryOptimizer(Optimizer):
             The mean loss of the closure's runs, or None.
 
         Raises:
-            RuntimeError: No sample was collected, or a block is still open.
+            RuntimeError: No gradient was collected, a block is still open, or torch's GradScaler makes the step.
         """
+        if vars(self).pop("found_inf", None) is not None:
+            raise RuntimeError(
+                "GradScaler can't be used: gradients are collected, still scaled, when sampled_params() is left. "
+                "Use autocast with bfloat16, which needs no scaling"
+            )
         loss = self._run_closure(closure) if closure is not None else None
         if self._sampling:
             raise RuntimeError("step() inside sampled_params(): leave the block first")
+        trainable = any(p.requires_grad for flat in self._flat for p in flat.params)
+        missing = any(flat.params and not flat.samples for flat in self._flat)
+        if missing or (trainable and not any(any(flat.has_gradient) for flat in self._flat)):
+            self.discard()
+            raise RuntimeError("step() has no gradients: run the backward pass inside `with opt.sampled_params():`")
         for group, flat in zip(self.param_groups, self._flat, strict=True):
             if not flat.params:
                 continue
-            if flat.samples == 0:
-                raise RuntimeError("step() has no gradients: run the backward pass inside `with opt.sampled_params():`")
             idle = [i for i, seen in enumerate(flat.has_gradient) if not seen]
             kept = [{name: view.clone() for name, view in flat.entry(i).items()} for i in idle]
             self._update(group, flat, flat.samples)
@@ -174,14 +180,21 @@ class BinaryOptimizer(Optimizer):
 
     @contextmanager
     def weights(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        """Hold these weights in the module inside the block, the mode again after it."""
+        """Hold these weights in the module inside the block, after it the mode again, or those of an outer block.
+
+        Raises:
+            RuntimeError: The block is entered inside `sampled_params()`.
+        """
+        if self._sampling:
+            raise RuntimeError("other weights inside sampled_params(): leave the block first")
         self._synchronise()
+        outer, self._held = self._held, weights
         try:
-            with torch.no_grad():
-                torch._foreach_copy_(self.parameters(), list(weights))
+            self._hold(weights)
             yield
         finally:
-            self.restore()
+            self._held = outer
+            self.restore() if outer is None else self._hold(outer)
 
     def parameters(self) -> list[Tensor]:
         """All parameters in order, over all groups."""
@@ -198,9 +211,11 @@ class BinaryOptimizer(Optimizer):
         renamed = renamed or {}
         successor = {old: new for new, old in renamed.items()}
         wanted = {id(p) for p in params}
+        there: set[int] = set()
         for group in self.param_groups:
-            group["params"] = [q for p in group["params"] if id(q := successor.get(p, p)) in wanted]
-        there = {id(p) for p in self.parameters()}
+            kept = {id(q): q for q in (successor.get(p, p) for p in group["params"])}
+            group["params"] = [q for key, q in kept.items() if key in wanted - there]
+            there |= kept.keys()
         self.param_groups[0]["params"] += [p for p in params if id(p) not in there]
         self._synchronise(renamed)
         self.restore()
@@ -222,11 +237,14 @@ class BinaryOptimizer(Optimizer):
         """Take over what `state_dict` gave.
 
         Raises:
-            ValueError: It belongs to other parameters.
+            ValueError: It belongs to other parameters, or to another kind of optimizer.
         """
+        if "noise" not in state_dict:
+            raise ValueError(f"the state of another kind of optimizer can't be loaded into {type(self).__name__}")
         state_dict = dict(state_dict)
         entries, noise = state_dict.pop("state"), state_dict.pop("noise")
         super().load_state_dict({**state_dict, "state": {}})
+        self._flat = []  # the options that were loaded say what is kept for a weight
         self._synchronise()
         self.noise.load_state_dict(noise)
         for index, (flat, position) in enumerate((f, i) for f in self._flat for i in range(len(f.params))):
@@ -244,8 +262,11 @@ class BinaryOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with checks."""
         params = param_group["params"]
-        params = [params] if isinstance(params, Tensor) else list(params)
-        self._check(params)
+        params = [params] if isinstance(params, Tensor) else params
+        if isinstance(params, set):
+            raise TypeError("parameters need an order: give a list, not a set")
+        params = [p[1] if isinstance(p, tuple) else p for p in params]  # named parameters
+        self._check([p for p in params if isinstance(p, Tensor)])
         super().add_param_group({**param_group, "params": params})
         self._check_group(self.param_groups[-1])
 
@@ -274,6 +295,16 @@ class BinaryOptimizer(Optimizer):
         return self._prediction(group, flat)
 
     # --- inner ------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which torch's optimizers make without what they don't know."""
+        own = {name: value for name, value in vars(self).items() if name in self._KEPT}
+        return {**super().__getstate__(), **own}
+
+    def _hold(self, weights: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters(), list(weights))
+        torch.clear_autocast_cache()
 
     def _prediction(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         """The ±1 of the mode, kept until the next update."""

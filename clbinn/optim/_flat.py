@@ -1,6 +1,7 @@
 """The state of many weights as few long tensors: one pass over memory where there would be one for each parameter."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,13 +67,20 @@ class FlatState:
         """The parameters' gradients as one flat tensor, 0 where there is none."""
         for position, p in enumerate(self.params):
             self.has_gradient[position] |= p.grad is not None
-        pieces = [torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self.params]
+        pieces = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
         return torch.cat(pieces, out=self.buffer("gradient"))
 
     def write(self, flat: Tensor) -> None:
         """Copy a flat tensor into the parameters."""
         if self.params:
             torch._foreach_copy_(self.params, self.views(flat))
+            torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of copies and pickles: views belong to the tensors they were made of."""
+        vars(self).update(state)
+        self._views = {}
+        self._views = {id(buffer): (buffer, self.views(buffer)) for buffer in self.scratch.values()}
 
 
 def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -89,6 +89,6 @@ class Noise:
             "has_uint32": 0,
             "uinteger": 0,
         }
-        self._device_state = state["device"]
+        self._device_state = None if state["device"] is None else state["device"].cpu()
         if self._device_generator is not None and self._device_state is not None:
             self._device_generator.set_state(self._device_state)

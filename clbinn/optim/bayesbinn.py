@@ -14,14 +14,16 @@ The fixed point minimises E_q[Σ_i ℓ_i(w)] + KL(q ‖ p0) over the N training 
 task becomes the λ0 of the next: `carry_prior()`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from clbinn import bernoulli
-from clbinn.optim._binary import BinaryOptimizer, check_at_least, check_between, check_positive
+from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim._checks import check_at_least, check_between, check_count, check_positive
 from clbinn.optim._flat import FlatState, chunks, signs
 from clbinn.optim._noise import Noise, tanh
 
@@ -95,6 +97,8 @@ class BayesBiNN(BinaryOptimizer):
         True
     """
 
+    _KEPT: ClassVar[set[str]] = BinaryOptimizer._KEPT | {"_init", "_prior"}
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -113,6 +117,8 @@ class BayesBiNN(BinaryOptimizer):
         self._init = init_natural if isinstance(init_natural, (int, float)) else 0.0
         self._prior = prior_natural if isinstance(prior_natural, (int, float)) else 0.0
         check_at_least("init_natural", self._init, 0)
+        if not math.isfinite(self._prior):
+            raise ValueError(f"prior_natural must be finite, got {self._prior!r}")
         defaults = {
             "num_data": num_data,
             "lr": lr,
@@ -160,7 +166,7 @@ class BayesBiNN(BinaryOptimizer):
         check_positive("temperature", group["temperature"])
         check_positive("eps", group["eps"])
         check_at_least("lr", group["lr"], 0)
-        check_at_least("num_samples", group["num_samples"], 1)
+        check_count("num_samples", group["num_samples"], 1)
         check_at_least("prior_weight", group["prior_weight"], 0)
         check_between("momentum", group["momentum"], 0, 1)
         if group["training_weights"] not in get_args(TrainingWeights):
@@ -196,6 +202,8 @@ class BayesBiNN(BinaryOptimizer):
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
         group["step"] += 1
         state = flat.tensors
+        if group["momentum"] and "momentum" not in state:  # a schedule brought it in
+            state["momentum"] = torch.zeros_like(state["natural"])
         options = {name: group[name] for name in ("lr", "momentum", "prior_weight", "step")}
         for natural, prior, total, *buffers in chunks(
             state["natural"],
@@ -230,3 +238,5 @@ def _assign(name: str, views: Sequence[Tensor], given: Sequence[Tensor]) -> None
         raise ValueError(f"{name} needs one tensor per parameter, of its shape: {[tuple(v.shape) for v in views]}")
     for view, tensor in zip(views, given, strict=True):
         view.copy_(torch.as_tensor(tensor))
+        if not bool(view.isfinite().all()):
+            raise ValueError(f"{name} must be finite")

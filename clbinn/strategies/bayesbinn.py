@@ -9,6 +9,7 @@ from torch import nn
 
 from clbinn import optim
 from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim._checks import check_positive
 from clbinn.optim.bayesbinn import TrainingWeights
 from clbinn.predict import Average
 from clbinn.seeding import derive_seed
@@ -23,7 +24,7 @@ class BayesBiNN(Naive):
 
     Args:
         model: Any module. Its matrices and kernels become binary; biases and gains, where it has any, stay real and
-            are trained by Adam.
+            are trained by Adam; frozen layers stay as they are.
         optimizer: A ready binary optimizer instead of the options from `lr` to `training_weights`.
         lr: α at the start of each task.
         lr_end: α at its end, by a cosine; None keeps it.
@@ -89,6 +90,7 @@ class BayesBiNN(Naive):
         eval_every: int = -1,
         peval_mode: str = "epoch",
     ) -> None:
+        check_positive("real_lr", real_lr)
         from_experience = optimizer is None and num_data is None
         if optimizer is None:
             optimizer = optim.BayesBiNN(
@@ -136,5 +138,5 @@ class BayesBiNN(Naive):
         try:
             return super().train(*args, **kwargs)
         except BaseException:
-            self.optimizer.restore()
+            self.optimizer.discard()
             raise

@@ -9,23 +9,28 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
+from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 from clbinn import optim
+from clbinn.errors import RunError
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
 from clbinn.nn.many import ByteInputs
 from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim._checks import check_at_least, check_count
 from clbinn.optim._noise import Noise
-from clbinn.predict import Average, predict_log_proba
+from clbinn.predict import Average, evaluating, predict_log_proba
 from clbinn.seeding import derive_seed
 from clbinn.strategies._resident import resident_inputs
 
 __all__ = ["BatchNorm", "BayesBiNNPlugin", "cosine", "is_weight"]
 
 BatchNorm = Literal["running", "task", "batch"]
+
+_LEARNING_RATE = "Likely the learning rate is too large, or the temperature too small."
 
 
 def cosine(start: float, end: float, progress: float) -> float:
@@ -34,8 +39,8 @@ def cosine(start: float, end: float, progress: float) -> float:
 
 
 def is_weight(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is binary by default: matrices and kernels are; biases, gains and offsets stay real."""
-    return parameter.ndim >= 2
+    """Whether a parameter is binary by default: matrices and kernels that learn; biases and frozen ones stay real."""
+    return parameter.ndim >= 2 and parameter.requires_grad
 
 
 class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -78,10 +83,12 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if mc_samples < 0:
-            raise ValueError(f"mc_samples must be at least 0 (the mode), got {mc_samples}")
-        if batch_norm not in get_args(BatchNorm):
-            raise ValueError(f"batch_norm must be one of {', '.join(get_args(BatchNorm))}, got {batch_norm!r}")
+        check_count("mc_samples", mc_samples, 0)
+        if lr_end is not None:
+            check_at_least("lr_end", lr_end, 0)
+        _check_choice("batch_norm", batch_norm, get_args(BatchNorm))
+        _check_choice("average", average, get_args(Average))
+        _check_choice("num_data", num_data, ("experience", "optimizer"))
         self.mc_samples, self.batch_norm, self.average = mc_samples, batch_norm, average
         self.carry_prior, self.lr_end, self.num_data = carry_prior, lr_end, num_data
         self.binary, self.make_real_optimizer, self.seed = binary, real_optimizer, seed
@@ -89,8 +96,9 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.tasks_trained = 0
         self._binary: dict[str, nn.Parameter] = {}
         self._known: set[str] = set()
-        self._schedule: list[tuple[dict[str, Any], float]] = []
         self._epochs = 1
+        self._parts = 0
+        self._real_state: dict[str, Any] | None = None
         self._task_statistics: dict[int, BatchNormStatistics] = {}
         self._running: BatchNormStatistics | None = None
         self._predictions: Iterator[Tensor] | None = None
@@ -113,21 +121,24 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Set up the task: parameters, prior, N, schedule."""
         optimizer = _binary_optimizer(strategy)
         self._claim(optimizer, dict(strategy.model.named_parameters()))
+        optimizer.discard()  # what an exception may have left
+        self._parts += 1
         if not _at_task_boundary(strategy.experience, before=True):
             return
         if self.carry_prior and self.tasks_trained and isinstance(optimizer, optim.BayesBiNN):
             optimizer.carry_prior()
         if self.num_data == "experience":
+            parted = isinstance(strategy.experience, OnlineCLExperience) and strategy.experience.access_task_boundaries
+            data = strategy.experience.origin_experience.dataset if parted else strategy.adapted_dataset
             for group in optimizer.param_groups:
-                group["num_data"] = len(strategy.adapted_dataset)
-        self._epochs = strategy.train_epochs
-        if self.lr_end is not None:
-            self._schedule = [(group, group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]
+                group["num_data"] = len(data)
+        self._epochs, self._parts = strategy.train_epochs, 1
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """The learning rate of this epoch: the cosine starts anew with each task."""
         if self.lr_end is not None:
-            for group, start in self._schedule:
+            for group in strategy.optimizer.param_groups:
+                start = group.setdefault("initial_lr", group["lr"])
                 group["lr"] = cosine(start, self.lr_end, strategy.clock.train_exp_epochs / self._epochs)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
@@ -141,6 +152,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
     def before_update(self, strategy: Any, **kwargs: Any) -> None:
         """Collect the sample's gradient, and draw the other S - 1."""
         optimizer = strategy.optimizer
+        _check_loss(strategy, strategy.loss)
         optimizer.close_sample(restore=False)  # the step that follows does it
         samples = optimizer.param_groups[0].get("num_samples", 1)
         for _ in range(samples - 1):
@@ -148,6 +160,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
                 strategy.mb_output = strategy.forward()
                 loss = strategy.criterion()
                 loss.backward()
+                _check_loss(strategy, loss)
             strategy.loss = strategy.loss.detach() + loss.detach()
         if samples > 1:
             strategy.loss = strategy.loss / samples
@@ -162,9 +175,15 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
                         p.grad.div_(samples)
             self.real_optimizer.step()
 
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Stop at a posterior that is not finite any more."""
+        if not strategy.optimizer.finite:
+            raise RunError(f"{_place(strategy)}: what the optimizer learned is not finite any more. {_LEARNING_RATE}")
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Count the task, and gather its statistics for `batch_norm="task"`."""
-        if not _at_task_boundary(strategy.experience, before=False):
+        ends = getattr(strategy.experience, "sub_stream_length", None) == self._parts  # is_last_subexp may miss it
+        if not ends and not _at_task_boundary(strategy.experience, before=False):
             return
         self.tasks_trained += 1
         if self.batch_norm == "task":
@@ -172,8 +191,16 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     # --- evaluation ------------------------------------------------------------------------------------------------
 
+    def before_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """As before training: an evaluation may come first, and give the model new heads."""
+        self.before_training(strategy)
+
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Put this task's statistics in place; predict all of a resident test set at once."""
+        self.after_eval_exp(strategy)  # an exception may have left the last one open
+        if strategy.optimizer.sampling:
+            strategy.optimizer.restore()
+        self._follow(strategy)
         statistics = self._task_statistics.get(strategy.experience.current_experience)
         if statistics is not None:
             self._running = get_statistics(strategy.model)
@@ -227,7 +254,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
                 task: {name: list(pair) for name, pair in statistics.items()}
                 for task, statistics in self._task_statistics.items()
             },
-            "real_optimizer": None if self.real_optimizer is None else self.real_optimizer.state_dict(),
+            "real_optimizer": self._real_state if self.real_optimizer is None else self.real_optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,7 +264,9 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             int(task): {name: (mean, variance) for name, (mean, variance) in statistics.items()}
             for task, statistics in state["task_statistics"].items()
         }
-        if self.real_optimizer is not None and state["real_optimizer"] is not None:
+        if self.real_optimizer is None:
+            self._real_state = state["real_optimizer"]  # for when it is made
+        elif state["real_optimizer"] is not None:
             self.real_optimizer.load_state_dict(state["real_optimizer"])
 
     # --- inner -----------------------------------------------------------------------------------------------------
@@ -257,12 +286,21 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             return
         if self.real_optimizer is None:
             self.real_optimizer = self.make_real_optimizer(real)
+            if self._real_state is not None:
+                self.real_optimizer.load_state_dict(self._real_state)
+                self._real_state = None
             return
         there = {id(p) for group in self.real_optimizer.param_groups for p in group["params"]}
         current = {id(p) for p in real}
         for group in self.real_optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) in current]
         self.real_optimizer.param_groups[0]["params"] += [p for p in real if id(p) not in there]
+
+    def _follow(self, strategy: Any) -> None:
+        """Predict with the parameters that the model has now: a classifier may grow in evaluation too."""
+        named = dict(strategy.model.named_parameters())
+        if any(named.get(name, p) is not p for name, p in self._binary.items()):
+            self._claim(_binary_optimizer(strategy), {name: p for name, p in named.items() if name in self._known})
 
     def _estimate(self, strategy: Any, draws: int = 10, inputs: int = 10_000) -> BatchNormStatistics:
         """Statistics of this task's training inputs under draws from the posterior."""
@@ -286,7 +324,8 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
                     for x, task in batches:
                         avalanche_forward(strategy.model, x, task) if aware else strategy.model(x)
 
-        return reestimate(strategy.model, run)
+        with evaluating(strategy.model):
+            return reestimate(strategy.model, run)
 
 
 def _binary_optimizer(strategy: Any) -> BinaryOptimizer:
@@ -294,6 +333,25 @@ def _binary_optimizer(strategy: Any) -> BinaryOptimizer:
     if not isinstance(optimizer, BinaryOptimizer):
         raise TypeError(f"the strategy needs a binary optimizer such as clbinn.optim.BayesBiNN, got {type(optimizer)}")
     return optimizer
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_loss(strategy: Any, loss: Tensor) -> None:
+    """Raise RunError for a loss that is not finite, before it gets into the posterior; on a GPU looking would wait."""
+    if loss.device.type != "cpu" or math.isfinite(loss.item()):
+        return
+    seen = bool(strategy.mb_x.isfinite().all())
+    cause = _LEARNING_RATE if seen else "The inputs of this batch hold numbers that are not finite: look at the data."
+    step = strategy.clock.train_epoch_iterations + 1
+    raise RunError(f"{_place(strategy)}, step {step}: the loss is {loss.item()}. {cause}")
+
+
+def _place(strategy: Any) -> str:
+    return f"task {strategy.experience.current_experience + 1}, epoch {strategy.clock.train_exp_epochs + 1}"
 
 
 def _task_forward(strategy: Any) -> Callable[[Tensor], Tensor] | None:

@@ -63,3 +63,6 @@ def test_only_plain_mlps_with_all_their_weights_qualify():
     assert not takes_many(torch.nn.Sequential(net), list(net.parameters()))
     biased = MLP(4, [3], 2, bias=True)
     assert not takes_many(biased, list(biased.parameters()))
+    changed = MLP(4, [3], 2)
+    changed.layers.insert(2, torch.nn.Sigmoid())
+    assert not takes_many(changed, list(changed.parameters()))
