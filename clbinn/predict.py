@@ -20,7 +20,7 @@ from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._checks import check_count
 from clbinn.optim._noise import Noise
 
-__all__ = ["estimate_batch_norm", "evaluating", "predict_log_proba", "predict_proba"]
+__all__ = ["estimate_batch_norm", "predict_log_proba", "predict_proba"]
 
 Average = Literal["probabilities", "logits"]
 
@@ -99,7 +99,7 @@ def predict_log_proba(
     noise = opt.noise if seed is None else Noise(seed, device)
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
-    with evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
+    with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
         for outputs in _outputs(net, opt, batches, mc_samples, noise, forward):
             for i, logits in enumerate(outputs):
                 term = (logits if average == "logits" else logits.softmax(-1)).sum(0)
@@ -169,7 +169,7 @@ def estimate_batch_norm(
             for batch in torch.split(x, batch_size):
                 (net if forward is None else forward)(batch.to(noise.device))
 
-    with evaluating(net):
+    with _evaluating(net):
         return reestimate(net, run)
 
 
@@ -192,7 +192,7 @@ def _check(mc_samples: int, average: str, batch_norm: str, batch_size: int) -> N
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def _evaluating(net: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; each module's own mode again after it."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()

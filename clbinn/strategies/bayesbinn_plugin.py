@@ -22,7 +22,7 @@ from clbinn.nn.many import ByteInputs
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._checks import check_at_least, check_count
 from clbinn.optim._noise import Noise
-from clbinn.predict import Average, evaluating, predict_log_proba
+from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
 from clbinn.strategies._resident import resident_inputs
 
@@ -324,8 +324,14 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
                     for x, task in batches:
                         avalanche_forward(strategy.model, x, task) if aware else strategy.model(x)
 
-        with evaluating(strategy.model):
+        dropouts = [m for m in strategy.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
+        try:
+            for dropout in dropouts:
+                dropout.eval()
             return reestimate(strategy.model, run)
+        finally:
+            for dropout in dropouts:
+                dropout.train()
 
 
 def _binary_optimizer(strategy: Any) -> BinaryOptimizer:
