@@ -7,7 +7,7 @@ SMALL := --set train.epochs=20 --set options.lr=2e-2 --set options.temperature=0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs bench clean
+.PHONY: help demo test test-slow lint docs results bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 docs: $(VENV)/.docs  ## the documentation, into docs/_build/html
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+results: $(VENV)/.dev  ## benchmarks/README.md from the run folders in benchmarks/results
+	$(BIN)/python benchmarks/make_readme.py
 
 bench: $(VENV)/.dev  ## the timing figures, some minutes on an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/run_all.py

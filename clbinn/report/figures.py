@@ -228,7 +228,14 @@ def _label_ends(
             va="center",
             fontsize=9,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": look[label]["color"], "linewidth": 1.0, "shrinkA": 2, "shrinkB": 5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look[label]["color"],
+                "linewidth": 1.0,
+                "shrinkA": 2,
+                "shrinkB": 5,
+                "relpos": (0, 0.5),  # to the label's left end, not under it
+            },
         )
     axes.set_ylim(low, high)
 

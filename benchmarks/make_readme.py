@@ -1,0 +1,46 @@
+"""Writes benchmarks/README.md and the figure of the main README from the run folders in benchmarks/results."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from clbinn import report
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+HEAD = """# Benchmarks
+
+A YAML file here is a stream of tasks, `paper/` holds the appendix's experiments, `targets.csv` published numbers with
+source and tolerance, `speed/` the timing scripts. What follows is written by `make results` from the run folders in
+`results/`, each with its recipe, its machine and its commit; `clbinn run STREAM -s STRATEGY` with that recipe makes it
+again. Where fewer epochs were run than a recipe has, the column Protocol says so.
+
+"""
+
+
+SHOWN = ("joint", "bayesbinn_tuned_batch", "vcl", "ewc_online", "bayesbinn_tuned", "bayesbinn", "naive", "ste")
+
+
+def picture(path: Path) -> None:
+    """The average accuracy after each task, of few methods."""
+    path.parent.mkdir(exist_ok=True)
+    with TemporaryDirectory() as folder:
+        for method in SHOWN:
+            for runs in (RESULTS / "permuted_mnist").glob(f"{method}-????????"):
+                shutil.copytree(runs, Path(folder) / "permuted_mnist" / runs.name)
+        report.build(Path(folder))
+        shutil.copy(Path(folder) / "permuted_mnist" / "average_accuracy.png", path)
+
+
+def main() -> None:
+    """Build the reports, then the page."""
+    report.build(RESULTS, HERE / "targets.csv")
+    (HERE / "README.md").write_text(HEAD + report.markdown(RESULTS, HERE / "targets.csv"), encoding="utf-8")
+    picture(HERE.parent / "docs" / "images" / "comparison.png")
+    for made in RESULTS.rglob("*"):  # figures and pages are made again from the folders: only these are kept
+        if made.suffix in (".html", ".svg", ".png") or made.name in ("report.md", "summary.csv"):
+            made.unlink()
+
+
+if __name__ == "__main__":
+    main()
