@@ -109,4 +109,4 @@ def _engine(engine: str, jobs: int, ray_address: str | None, gpus_per_run: float
 
 
 def _verdict(result: RunResult) -> str:
-    return {"done": "", "failed": f"failed: {result.message}"}.get(result.status, "")
+    return f"failed: {result.message.splitlines()[0]}" if result.status == "failed" and result.message else ""

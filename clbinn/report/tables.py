@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from clbinn.report.groups import Difference, Group, Stat, Stream
-from clbinn.report.runs import Matrix
 from clbinn.report.targets import Verdict, is_fraction
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "headline",
     "markdown_stream",
     "markdown_targets",
-    "matrix_text",
     "protocol",
     "sample_indices",
     "summary_csv",
@@ -270,38 +268,3 @@ def sample_indices(size: int, at_most: int) -> list[int]:
     if size <= at_most:
         return list(range(size))
     return sorted({round(float(x)) for x in np.linspace(0, size - 1, at_most)})
-
-
-def matrix_text(matrix: Matrix, task_names: Sequence[str] | None = None, at_most: int = 12) -> str:
-    """The accuracy matrix for a terminal: percent, a row after each task, the average over the tasks seen at the end.
-
-    Args:
-        matrix: `(T+1, T)`, fractions in [0, 1], row 0 the untrained network; NaN prints as a dash.
-        task_names: Names of the T tasks, listed below the matrix; None lists none.
-        at_most: Tasks shown; of more, this many are chosen evenly.
-
-    Raises:
-        ValueError: The shapes don't fit.
-    """
-    matrix = np.asarray(matrix, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[1] < 1 or matrix.shape[0] != matrix.shape[1] + 1:
-        raise ValueError(f"an accuracy matrix is (T+1, T), not {matrix.shape}")
-    tasks = matrix.shape[1]
-    if task_names is not None and len(task_names) != tasks:
-        raise ValueError(f"{len(task_names)} names for {tasks} tasks")
-    shown = sample_indices(tasks, at_most)
-    lines = ["trained on │" + "".join(f"{f'task {j + 1}':>10}" for j in shown) + " │ average of seen"]
-    lines.append("───────────┼" + "──────────" * len(shown) + "─┼────────────────")
-    for i in [0, *(j + 1 for j in shown)]:
-        cells = "".join(f"{_percent_or_dash(matrix[i, j]):>10}" for j in shown)
-        seen = _percent_or_dash(float(np.mean(matrix[i, :i]))) if i else ""
-        lines.append(f"{f'task {i}' if i else 'nothing':>10} │{cells} │ {seen:>8}")
-    if len(shown) < tasks:
-        lines.append(f"{len(shown)} of {tasks} tasks shown; the average is over all seen.")
-    if task_names is not None and len(shown) == tasks:
-        lines += [f"task {j + 1}: {name}" for j, name in enumerate(task_names)]
-    return "\n".join(lines)
-
-
-def _percent_or_dash(x: float) -> str:
-    return f"{100 * x:.1f}" if math.isfinite(x) else MISSING

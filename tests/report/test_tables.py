@@ -89,33 +89,6 @@ def test_markdown_escapes(make_run, tmp_path):
     assert widths[0] == widths[1] == widths[2]
 
 
-def test_matrix_text_by_hand():
-    matrix = np.array([[0.1, 0.12], [0.9, 0.15], [0.8, math.nan]])
-    assert tables.matrix_text(matrix, ["plain", "turned"]).splitlines() == [
-        "trained on │    task 1    task 2 │ average of seen",
-        "───────────┼─────────────────────┼────────────────",
-        "   nothing │      10.0      12.0 │         ",
-        "    task 1 │      90.0      15.0 │     90.0",
-        "    task 2 │      80.0         – │        –",
-        "task 1: plain",
-        "task 2: turned",
-    ]
-
-
-@given(st.integers(1, 60))
-def test_matrix_text_never_grows_wide(tasks):
-    lines = tables.matrix_text(np.zeros((tasks + 1, tasks))).splitlines()
-    assert max(map(len, lines)) <= 160
-    assert len(lines) <= 16
-
-
-def test_matrix_text_refuses_wrong_shapes():
-    with pytest.raises(ValueError, match=r"\(T\+1, T\)"):
-        tables.matrix_text(np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="1 names for 2 tasks"):
-        tables.matrix_text(np.zeros((3, 2)), ["a"])
-
-
 @given(st.integers(1, 5000), st.integers(2, 30))
 def test_sampled_indices_are_few_spread_and_keep_the_ends(size, at_most):
     chosen = tables.sample_indices(size, at_most)
