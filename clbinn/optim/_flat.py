@@ -93,5 +93,5 @@ def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def signs(out: Tensor, latent: Tensor, minus: Tensor | None = None) -> Tensor:
     """`bernoulli.mode` of a flat tensor, or of the difference of two, written into `out`: ±1, with 0 → +1."""
     for piece, value, other in chunks(out, latent, latent if minus is None else minus):
-        torch.sign(value if minus is None else value - other, out=piece).add_(0.5).sign_()
+        torch.ge(value, other if minus is not None else 0, out=piece).mul_(2).sub_(1)
     return out

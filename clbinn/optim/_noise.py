@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "tanh"]
+__all__ = ["Noise", "log", "tanh"]
 
 # Maps a signed 32-bit integer into (-1, 1) without ever reaching the ends in float32.
 _UNIT = (1 - 2**-24) * 2**-31
+# The next number in float32 after the largest such integer in magnitude.
+_RANGE = 2.0**31 + 2**8
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -19,6 +21,15 @@ def tanh(x: Tensor) -> Tensor:
         np.tanh(array, out=array)
         return x
     return x.tanh_()
+
+
+def log(x: Tensor) -> Tensor:
+    """Ln x, in place, by numpy as well on a CPU."""
+    if x.device.type == "cpu":
+        array = x.numpy()
+        np.log(array, out=array)
+        return x
+    return x.log_()
 
 
 class Noise:
@@ -48,30 +59,27 @@ class Noise:
     def uniform(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` numbers, uniform on (0, 1)."""
         if self.device.type == "cpu":
-            return self._symmetric(count).add_(1).mul_(0.5).to(dtype)
+            return self._words(count).to(torch.float32).mul_(_UNIT).add_(1).mul_(0.5).to(dtype)
         return torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
 
-    def logistic(self, count: int, dtype: torch.dtype = torch.float32, out: Tensor | None = None) -> Tensor:
-        """`count` draws of δ = ½ ln(u / (1 - u)), all finite on a CPU; written into `out` if it is given."""
-        if self.device.type == "cpu":
-            t = self._symmetric(count)
-            odds = t.add(1).div_(t.neg_().add_(1)).numpy()
-            np.log(odds, out=odds)
-            delta = torch.from_numpy(odds)
-        else:
-            delta = torch.logit(self.uniform(count, dtype))
-        if out is None:
-            return delta.mul_(0.5).to(dtype)
-        return torch.mul(delta, 0.5, out=out) if out.dtype == delta.dtype else out.copy_(delta.mul_(0.5))
+    def logit(self, out: Tensor) -> Tensor:
+        """Fills a flat tensor with draws of ln(u / (1 - u)), which is 2δ of the relaxation; all finite on a CPU."""
+        if self.device.type != "cpu":
+            return torch.logit(out.uniform_(generator=self._device_generator), out=out)
+        odds = out if out.dtype == torch.float32 else torch.empty(out.shape)
+        odds.copy_(self._words(out.numel()))
+        against = torch.rsub(odds, _RANGE)  # 1 - u times a constant, as the sum is u
+        log(odds.add_(_RANGE).div_(against))
+        return out if odds is out else out.copy_(odds)
 
     def signs(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` draws of ±1, each with probability ½."""
         return torch.where(self.uniform(count) < 0.5, -1.0, 1.0).to(dtype)
 
-    def _symmetric(self, count: int) -> Tensor:
-        """2u - 1 from 32 random bits each, uniform on (-1, 1)."""
+    def _words(self, count: int) -> Tensor:
+        """`count` random integers of 32 bits, int32."""
         words = self._bits.random_raw((count + 1) // 2)
-        return torch.from_numpy(words.view(np.int32)[:count]).to(torch.float32).mul_(_UNIT)
+        return torch.from_numpy(words.view(np.int32)[:count])
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, as integers and tensors."""

@@ -182,8 +182,8 @@ class BayesBiNN(BinaryOptimizer):
     def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         weights = flat.buffer("training")
         for w, natural in chunks(weights, flat.tensors["natural"]):
-            if group["training_weights"] == "relaxed":  # bernoulli.relaxed_sample in place
-                self.noise.logistic(w.numel(), out=w).add_(natural).div_(group["temperature"])
+            if group["training_weights"] == "relaxed":  # bernoulli.relaxed_sample in place, with the noise 2δ
+                self.noise.logit(out=w).add_(natural, alpha=2).mul_(0.5 / group["temperature"])
             else:
                 w.copy_(natural)
             tanh(w)
@@ -193,11 +193,13 @@ class BayesBiNN(BinaryOptimizer):
         total = flat.buffer("scaled")
         pieces = (total, gradient, flat.buffer("training"), flat.tensors["natural"])
         for out, g, w, natural in chunks(*pieces):
+            scaled = torch.empty_like(out) if flat.samples else out
             if group["training_weights"] == "relaxed":
-                scaled = _gradient_scale(w, natural, group).mul_(g)
+                _gradient_scale(w, natural, group, scaled).mul_(g)
             else:
-                scaled = g.mul(group["num_data"])
-            out.add_(scaled) if flat.samples else out.copy_(scaled)
+                torch.mul(g, group["num_data"], out=scaled)
+            if flat.samples:
+                out.add_(scaled)
 
     def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
         group["step"] += 1
@@ -225,11 +227,12 @@ class BayesBiNN(BinaryOptimizer):
         return [v for flat in self._flat if flat.params for v in flat.views(flat.tensors[name])]
 
 
-def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any]) -> Tensor:
-    """`bernoulli.gradient_scale` in place of `relaxed`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
-    numerator = torch.rsub(relaxed.square_(), 1).add_(group["eps"])
-    denominator = torch.rsub(tanh(natural.clone()).square_(), 1).add_(group["eps"])
-    return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
+def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any], out: Tensor) -> Tensor:
+    """`bernoulli.gradient_scale` written into `out`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
+    factor, eps = group["temperature"] / group["num_data"], group["eps"]
+    mean = tanh(natural.clone())
+    denominator = torch.addcmul(out.new_tensor(factor), mean, mean, value=-factor, out=mean).add_(factor * eps)
+    return torch.addcmul(out.new_tensor(1.0), relaxed, relaxed, value=-1, out=out).add_(eps).div_(denominator)
 
 
 def _assign(name: str, views: Sequence[Tensor], given: Sequence[Tensor]) -> None:

@@ -100,7 +100,7 @@ def test_learns_a_small_target(name):
     net.eval()
     x, y = data()
     with torch.no_grad():
-        assert float((net(x).argmax(1) == y).float().mean()) > 0.85
+        assert float((net(x).argmax(1) == y).float().mean()) > 0.8
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
