@@ -65,6 +65,11 @@ KIND = r"^[A-Za-z_]\w*((\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 Target = Annotated[str, Field(pattern=TARGET)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+SeedOrRun = Annotated[
+    Annotated[Seed, Tag("<number>")] | Annotated[Literal["run"], Tag("<run>")],
+    Discriminator(lambda seed: "<run>" if isinstance(seed, str) else "<number>"),
+]
+"""A number, or `run`: the seed of the run at hand."""
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Scenario = Literal["task", "domain", "class"]
 
@@ -133,12 +138,12 @@ class SourceSpec(Model):
 
 
 class PermutePixels(Model):
-    """Permuted pixels: each task has one fixed permutation, drawn once from the seed."""
+    """Permuted pixels: each task has one fixed permutation, drawn once from the seed; `run` is the seed of each run."""
 
     kind: Literal["permute_pixels"]
     count: Count
     first: Literal["permuted", "identity"] = "permuted"
-    seed: Seed = 0
+    seed: SeedOrRun = 0
 
 
 class SplitClasses(Model):
@@ -148,7 +153,7 @@ class SplitClasses(Model):
     per_task: int = Field(ge=1)
     count: Count | None = None
     order: list[int] | None = Field(None, min_length=1)
-    seed: Seed | None = None
+    seed: SeedOrRun | None = None
 
     @field_validator("order")
     @classmethod
@@ -159,7 +164,7 @@ class SplitClasses(Model):
 
     @field_validator("seed")
     @classmethod
-    def _given_or_drawn(cls, seed: int | None, info: ValidationInfo) -> int | None:
+    def _given_or_drawn(cls, seed: int | Literal["run"] | None, info: ValidationInfo) -> int | Literal["run"] | None:
         if seed is not None and info.data.get("order") is not None:
             raise _fault("classes are in the order given or drawn from the seed: keep 'order' or 'seed'")
         return seed

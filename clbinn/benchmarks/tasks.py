@@ -45,7 +45,7 @@ def make_tasks(recipe: BenchmarkRecipe, load: Load, seed: int | None = None) -> 
     Args:
         recipe: any recipe but one of kind `avalanche`.
         load: turns a source's specification into its images; called once for each that differs.
-        seed: replaces the seed of permutations and class orders; in a list of tasks it is added to theirs.
+        seed: replaces the recipe's seed of permutations and class orders; in a list of tasks it is added to theirs.
 
     Raises:
         RecipeError: if the recipe asks for what the source doesn't have.
@@ -162,6 +162,15 @@ def _renaming(scenario: Scenario, classes: Sequence[int], start: int) -> dict[in
     return dict(zip(classes, range(first, first + len(classes)), strict=True))
 
 
+def _seed(recipe: int | Literal["run"], given: int | None) -> int:
+    """The seed given, or that of the recipe."""
+    if given is not None:
+        return given
+    if recipe == "run":
+        raise RecipeError("tasks.seed is 'run', the seed of each run: give `benchmarks.load` one (seed=0).")
+    return recipe
+
+
 def _whole(scenario: Scenario, material: _Material, position: int) -> dict[int, int] | None:
     """Labels of a task of all classes: as they are, except that in the class scenario each task brings new ones."""
     classes = material.source.classes
@@ -172,7 +181,7 @@ def _permuted(
     spec: PermutePixels, scenario: Scenario, material: _Material, seed: int | None, hashes: dict[str, str]
 ) -> list[Task]:
     pixels = int(np.prod(material.source.shape))
-    drawn: list[Tensor | None] = [*permutations(pixels, spec.count, spec.seed if seed is None else seed)]
+    drawn: list[Tensor | None] = [*permutations(pixels, spec.count, _seed(spec.seed, seed))]
     if spec.first == "identity":
         drawn[0] = None
     hashes["permutations"] = digest(*(torch.arange(pixels) if p is None else p for p in drawn))
@@ -208,7 +217,7 @@ def _split(
 
 def _class_order(spec: SplitClasses, source: Source, seed: int | None) -> list[int]:
     classes = source.classes
-    seed = spec.seed if seed is None else seed
+    seed = None if spec.seed is None and seed is None else _seed(spec.seed or 0, seed)
     order = classes
     if spec.order is not None:
         order = spec.order

@@ -34,11 +34,12 @@ def choose_device(device: str) -> str:
     return device
 
 
-def build_benchmark(recipe: BenchmarkRecipe, data_root: Path | None, download: bool | None) -> Any:
-    """The Avalanche benchmark of a recipe, with `info`."""
+def build_benchmark(recipe: BenchmarkRecipe, seed: int, data_root: Path | None, download: bool | None) -> Any:
+    """The Avalanche benchmark of a recipe for the run of a seed, with `info`."""
     from clbinn.benchmarks import load
 
-    return load(recipe, data_root=data_root, download=download)
+    of_run = getattr(recipe.tasks, "seed", None) == "run"
+    return load(recipe, data_root=data_root, seed=seed if of_run else None, download=download)
 
 
 def build_strategy(recipe: StrategyRecipe, benchmark: Any, seed: int, device: str) -> tuple[Any, PredictionMetrics]:

@@ -48,7 +48,7 @@ def run(
     Args:
         benchmark: The stream.
         strategy: The strategy with its network and settings.
-        seed: Governs initialisation, order of the data, sampling and evaluation.
+        seed: Governs initialisation, order of the data, sampling and evaluation, and with `tasks.seed: run` the stream.
         out: Folder of all runs; this one goes to `<out>/<benchmark>/<strategy>-<hash>/seed-<n>`.
         data_root: Where data are looked for first.
         download: Whether missing data may be downloaded; None as the recipe says.
@@ -80,7 +80,7 @@ def run(
             report({"event": "note", "text": f"{folder.path}: finished before"})
             return folder.path
         device = choose_device(device)
-        stream = build_benchmark(benchmark, data_root, download)
+        stream = build_benchmark(benchmark, seed, data_root, download)
         built, metrics = build_strategy(strategy, stream, seed, device)
         if _trains_once(built):
             raise RecipeError(f"strategy {strategy.name}: {strategy.target} trains once on a whole stream; use `joint`")

@@ -331,3 +331,13 @@ def test_faults_in_the_arguments_of_a_benchmark_are_told(mnist_root):
     tasks = {"kind": "avalanche", "benchmark": "SplitMNIST", "options": {"n_experiences": 7}}
     with pytest.raises(DataError, match=r"Avalanche's SplitMNIST\(.*\) failed"):
         benchmarks.load(BenchmarkRecipe.model_validate({"name": "made", "tasks": tasks}), mnist_root)
+
+
+@pytest.mark.parametrize("kind", [{"kind": "permute_pixels", "count": 2}, {"kind": "split_classes", "per_task": 5}])
+def test_a_seed_of_the_run_has_to_be_given(kind):
+    recipe = {"name": "tiny", "source": {"dataset": "digits"}, "scenario": "domain", "tasks": {**kind, "seed": "run"}}
+    recipe = BenchmarkRecipe.model_validate(recipe)
+    with pytest.raises(RecipeError, match=r"tasks.seed is 'run'.*give"):
+        benchmarks.load(recipe)
+    first, again, other = (benchmarks.load(recipe, seed=seed).info.hashes for seed in (3, 3, 4))
+    assert first == again != other

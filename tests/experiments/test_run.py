@@ -110,6 +110,13 @@ def test_seeds_differ(kit, finished, tmp_path):
     assert not np.array_equal(matrix(other), matrix(path))
 
 
+@pytest.mark.parametrize(("seed", "streams"), [(0, 1), ("run", 2)])
+def test_permutations_of_the_run_s_seed(kit, tmp_path, seed, streams):
+    tasks = {"kind": "permute_pixels", "count": 1, "seed": seed}
+    paths = [run(kit.stream(tasks=tasks), kit.plain(), number, tmp_path, progress=False) for number in (1, 2)]
+    assert len({read(path, "environment.json")["hashes"]["permutations"] for path in paths}) == streams
+
+
 def test_protocol_names_the_differences(kit, tmp_path):
     path = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path, progress=False)
     summary = read(path, "summary.json")
