@@ -1,7 +1,7 @@
 """The convolutional networks of the appendix: Table 8, and LR-net's two (Table 11)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from clbinn.nn.lrnet import to_stochastic
 __all__ = ["CNN", "lrnet_cifar10", "lrnet_mnist", "table8"]
 
 Order = Literal["relu_norm", "norm_relu"]
+Stochastic = Literal["none", "binary", "ternary"]
 
 
 class CNN(nn.Module):
@@ -87,7 +88,14 @@ def table8(input_shape: Sequence[int] = (3, 32, 32), out_features: int = 10, ord
     return CNN(input_shape, out_features, order=order)
 
 
-def lrnet_mnist(input_shape: Sequence[int] = (1, 28, 28), out_features: int = 10, **variant: Any) -> nn.Module:
+def lrnet_mnist(
+    input_shape: Sequence[int] = (1, 28, 28),
+    out_features: int = 10,
+    *,
+    order: Order = "relu_norm",
+    original: bool = False,
+    stochastic: Stochastic = "none",
+) -> nn.Module:
     """LR-net's MNIST network, 32C5-MP2-64C5-MP2-512FC-10 (Shayer et al. 2018).
 
     As the appendix uses it (B.3): all layers binary, batch normalisation after the fully connected layers too, no
@@ -96,16 +104,28 @@ def lrnet_mnist(input_shape: Sequence[int] = (1, 28, 28), out_features: int = 10
     Args:
         input_shape: (channels, height, width) of one image.
         out_features: number of classes.
-        variant: `order`, as in `CNN`. `original=True` is LR-net's own: learned gain and bias, dropout 0.5 before the
-            last layer, which has a bias and no normalisation. `stochastic="binary"` or `"ternary"` replaces all layers
-            but that one by random weights, for `clbinn.optim.LRNet`.
+        order: as in `CNN`.
+        original: LR-net's own: learned gain and bias, dropout 0.5 before the last layer, which has a bias and no
+            normalisation.
+        stochastic: `binary` or `ternary` replaces all layers but that one by random weights, for `clbinn.optim.LRNet`.
+
+    Raises:
+        ValueError: images that are too small, or an unknown `stochastic`.
     """
-    return _lrnet(input_shape, out_features, ((32,), (64,)), (512,), 5, **variant)
+    return _lrnet(input_shape, out_features, ((32,), (64,)), (512,), 5, order, original, stochastic)
 
 
-def lrnet_cifar10(input_shape: Sequence[int] = (3, 32, 32), out_features: int = 10, **variant: Any) -> nn.Module:
+def lrnet_cifar10(
+    input_shape: Sequence[int] = (3, 32, 32),
+    out_features: int = 10,
+    *,
+    order: Order = "relu_norm",
+    original: bool = False,
+    stochastic: Stochastic = "none",
+) -> nn.Module:
     """LR-net's CIFAR-10 network, 2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-10; arguments as in `lrnet_mnist`."""
-    return _lrnet(input_shape, out_features, ((128, 128), (256, 256), (512, 512)), (1024,), 3, **variant)
+    blocks = ((128, 128), (256, 256), (512, 512))
+    return _lrnet(input_shape, out_features, blocks, (1024,), 3, order, original, stochastic)
 
 
 def _lrnet(
@@ -114,9 +134,9 @@ def _lrnet(
     blocks: Sequence[Sequence[int]],
     hidden: Sequence[int],
     kernel_size: int,
-    order: Order = "relu_norm",
-    original: bool = False,
-    stochastic: Literal["none", "binary", "ternary"] = "none",
+    order: Order,
+    original: bool,
+    stochastic: Stochastic,
 ) -> nn.Module:
     network = CNN(
         input_shape,
