@@ -131,4 +131,4 @@ def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:
         variance, mean = torch.var_mean(out, dim=1, correction=0, keepdim=True)
     else:
         variance, mean = layer.running_var, layer.running_mean
-    return (out - mean).mul_((variance + layer.eps).rsqrt())
+    return out.sub_(mean).mul_((variance + layer.eps).rsqrt())
