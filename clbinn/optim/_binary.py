@@ -61,13 +61,8 @@ class BinaryOptimizer(Optimizer):
         Raises:
             RuntimeError: The block is entered inside another one.
         """
-        self.open_sample()
-        try:
+        with self._sample():
             yield
-            self.close_sample()
-        except BaseException:
-            self.restore()
-            raise
 
     def open_sample(self) -> None:
         """Enter `sampled_params()`, for loops that can't use a with block."""
@@ -318,10 +313,21 @@ class BinaryOptimizer(Optimizer):
         flat.samples, flat.prediction = 0, None
         flat.has_gradient = [False] * len(flat.params)
 
+    @contextmanager
+    def _sample(self, restore: bool = True) -> Iterator[None]:
+        """A sampling block; `restore` as in `close_sample`."""
+        self.open_sample()
+        try:
+            yield
+            self.close_sample(restore)
+        except BaseException:
+            self.restore()
+            raise
+
     def _run_closure(self, closure: Callable[[], Any]) -> Any:
         losses = []
         for _ in range(self.param_groups[0].get("num_samples", 1)):
-            with torch.enable_grad(), self.sampled_params():
+            with torch.enable_grad(), self._sample(restore=False):  # the step that follows does it
                 losses.append(closure())
         return None if losses[0] is None else sum(losses) / len(losses)
 

@@ -24,6 +24,7 @@ class FlatState:
         self.prediction: Tensor | None = None
         self.scratch: State = {}
         self._views: dict[int, tuple[Tensor, list[Tensor]]] = {}
+        self._written: tuple[Tensor | None, list[int]] = (None, [])
 
     @property
     def numel(self) -> int:
@@ -70,15 +71,26 @@ class FlatState:
         pieces = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
         return torch.cat(pieces, out=self.buffer("gradient"))
 
+    def swap(self, first: str, second: str) -> None:
+        """Exchange two buffers."""
+        self.scratch[first], self.scratch[second] = self.buffer(second), self.buffer(first)
+
     def write(self, flat: Tensor) -> None:
-        """Copy a flat tensor into the parameters."""
-        if self.params:
-            torch._foreach_copy_(self.params, self.views(flat))
-            torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
+        """Copy a flat tensor into the parameters, unless they hold it and nothing was changed since."""
+        if not self.params or (self._written[0] is flat and self._written[1] == self._versions(flat)):
+            return
+        torch._foreach_copy_(self.params, self.views(flat))
+        torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
+        self._written = flat, self._versions(flat)
+
+    def _versions(self, flat: Tensor) -> list[int]:
+        """Torch's count of in-place changes of each tensor."""
+        return [tensor._version for tensor in (flat, *self.params)]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of copies and pickles: views belong to the tensors they were made of."""
         vars(self).update(state)
+        self._written = None, []
         self._views = {}
         self._views = {id(buffer): (buffer, self.views(buffer)) for buffer in self.scratch.values()}
 

@@ -17,8 +17,10 @@ class GradientOptimizer(BinaryOptimizer):
     """Base: sums the gradients of the blocks, and gives their mean."""
 
     def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
-        total = flat.buffer("sum")
-        total.add_(gradient) if flat.samples else total.copy_(gradient)
+        if flat.samples:
+            flat.buffer("sum").add_(gradient)
+        else:  # the first gradient is the sum
+            flat.swap("sum", "gradient")
 
     @staticmethod
     def _mean_gradient(flat: FlatState, samples: int) -> Tensor:

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from avalanche.training.plugins.synaptic_intelligence import SynapticIntelligencePlugin
+from avalanche.training.utils import ParamData
 from torch import nn
 
 from clbinn.errors import UserError
@@ -95,3 +97,13 @@ def test_it_forgets_less_than_fine_tuning(make_si, make_stream, evaluate):
 def test_bad_options_are_told(make_si, options, message):
     with pytest.raises(UserError, match=message):
         make_si(**options)
+
+
+def test_avalanche_s_own_is_without_effect_on_a_cpu():
+    """Said in docs/methods/si.md and in the recipe: to be changed there when this fails."""
+    layer = nn.Linear(3, 2)
+    kept = {name: ParamData(name, p.flatten().shape) for name, p in layer.named_parameters()}
+    SynapticIntelligencePlugin.extract_weights(layer, kept, set())
+    with torch.no_grad():
+        layer.weight.add_(1)
+    assert torch.equal(kept["weight"].data, layer.weight.flatten())
