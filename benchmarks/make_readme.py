@@ -1,10 +1,15 @@
-"""Writes benchmarks/README.md and the figure of the main README from the run folders in benchmarks/results."""
+"""Writes benchmarks/README.md, the main README's figure and the docs' measured rows from benchmarks/results."""
 
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from method_pages import write_measured
+
 from clbinn import report
+from clbinn.report.groups import streams
+from clbinn.report.runs import find_runs
+from clbinn.report.targets import load_targets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -35,8 +40,11 @@ def picture(path: Path) -> None:
 def main() -> None:
     """Build the reports, then the page."""
     report.build(RESULTS, HERE / "targets.csv")
-    (HERE / "README.md").write_text(HEAD + report.markdown(RESULTS, HERE / "targets.csv"), encoding="utf-8")
-    picture(HERE.parent / "docs" / "images" / "comparison.png")
+    page = HEAD + report.markdown(RESULTS, HERE / "targets.csv", measured_only=True)
+    (HERE / "README.md").write_text(page, encoding="utf-8")
+    docs = HERE.parent / "docs"
+    write_measured(streams(find_runs(RESULTS)), load_targets(HERE / "targets.csv"), docs / "methods" / "measured")
+    picture(docs / "images" / "comparison.png")
     for made in RESULTS.rglob("*"):  # figures and pages are made again from the folders: only these are kept
         if made.suffix in (".html", ".svg", ".png") or made.name in ("report.md", "summary.csv"):
             made.unlink()

@@ -12,8 +12,8 @@ def build(directory: str | Path, targets: str | Path | None = None) -> Path:
     return build_report.build(Path(directory), None if targets is None else Path(targets))
 
 
-def markdown(directory: str | Path, targets: str | Path | None = None) -> str:
-    """The results below `directory` as Markdown, without writing a file."""
+def markdown(directory: str | Path, targets: str | Path | None = None, measured_only: bool = False) -> str:
+    """The results below `directory` as Markdown, without writing a file; see `clbinn.report.build_report.markdown`."""
     from clbinn.report import build_report
 
-    return build_report.markdown(Path(directory), None if targets is None else Path(targets))
+    return build_report.markdown(Path(directory), None if targets is None else Path(targets), measured_only)

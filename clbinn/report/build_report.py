@@ -44,14 +44,20 @@ def build(directory: Path, targets: Path | None = None) -> Path:
     return _write(directory / "report.html", page.index(links, verdicts))
 
 
-def markdown(directory: Path, targets: Path | None = None) -> str:
+def markdown(directory: Path, targets: Path | None = None, measured_only: bool = False) -> str:
     """The headline tables of all streams below `directory`, and the targets if given, as Markdown.
+
+    Args:
+        directory: As for `build`.
+        targets: As for `build`.
+        measured_only: Leave out the targets that no run belongs to.
 
     Raises:
         UserError: There is no run below `directory`, or the targets can't be read.
     """
     found = _streams(directory)
-    return _markdown(found, compare(load_targets(targets), found) if targets is not None else None)
+    verdicts = compare(load_targets(targets), found) if targets is not None else None
+    return _markdown(found, verdicts, measured_only=measured_only)
 
 
 def _streams(directory: Path) -> list[Stream]:
@@ -90,14 +96,19 @@ def _build_page(folder: Path, found: list[Stream], published: list[Target] | Non
     return _write(folder / "report.html", page.page(sections, verdicts))
 
 
-def _markdown(found: list[Stream], verdicts: list[Verdict] | None, sections: list[Section] | None = None) -> str:
+def _markdown(
+    found: list[Stream],
+    verdicts: list[Verdict] | None,
+    sections: list[Section] | None = None,
+    measured_only: bool = False,
+) -> str:
     parts = []
     for k, stream in enumerate(found):
         parts.append(tables.markdown_stream(stream))
         if sections is not None:
             parts += [f"![{d.title}]({d.path.name})\n\n{d.caption}\n" for d in sections[k].figures]
     if verdicts is not None:
-        parts.append(tables.markdown_targets(verdicts))
+        parts.append(tables.markdown_targets(verdicts, measured_only=measured_only))
     return "\n".join(parts)
 
 

@@ -256,11 +256,13 @@ def _number(mean: float, std: float) -> str:
     return f"{mean:.2f}" if not math.isfinite(std) else f"{mean:.2f} ± {std:.2f}"
 
 
-def markdown_targets(verdicts: Sequence[Verdict], level: int = 2) -> str:
-    """The targets as a section in Markdown."""
+def markdown_targets(verdicts: Sequence[Verdict], level: int = 2, measured_only: bool = False) -> str:
+    """The targets as a section in Markdown, all of them or those that were measured."""
     done = sum(v.outcome == "reproduced" for v in verdicts)
-    head = f"{'#' * level} Published numbers\n\n{done} of {len(verdicts)} reproduced. Accuracies in percent.\n\n"
-    return head + markdown_table(*target_rows(verdicts))
+    shown = [v for v in verdicts if v.outcome != "not run"] if measured_only else verdicts
+    rest = f" The {len(verdicts) - len(shown)} that were not run are left out." if len(shown) < len(verdicts) else ""
+    head = f"{done} of {len(verdicts)} reproduced.{rest} Accuracies in percent."
+    return f"{'#' * level} Published numbers\n\n{head}\n\n{markdown_table(*target_rows(shown))}"
 
 
 def sample_indices(size: int, at_most: int) -> list[int]:
