@@ -1,5 +1,6 @@
 """Random numbers for the optimizers: a seeded stream of their own, quick on a CPU, on the device itself elsewhere."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,19 @@ _RANGE = 2.0**31 + 2**8
 
 def tanh(x: Tensor) -> Tensor:
     """Tanh x, in place. On a CPU numpy's vectorised tanh takes a sixth of the time of torch's."""
-    if x.device.type == "cpu":
-        array = x.numpy()
-        np.tanh(array, out=array)
-        return x
-    return x.tanh_()
+    return _in_place(x, np.tanh, Tensor.tanh_)
 
 
 def log(x: Tensor) -> Tensor:
     """Ln x, in place, by numpy as well on a CPU."""
-    if x.device.type == "cpu":
-        array = x.numpy()
-        np.log(array, out=array)
-        return x
-    return x.log_()
+    return _in_place(x, np.log, Tensor.log_)
+
+
+def _in_place(x: Tensor, on_cpu: np.ufunc, elsewhere: Callable[[Tensor], Tensor]) -> Tensor:
+    if x.device.type != "cpu":
+        return elsewhere(x)
+    on_cpu(x.numpy(), out=x.numpy())
+    return x
 
 
 class Noise:
