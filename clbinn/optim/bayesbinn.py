@@ -229,10 +229,10 @@ class BayesBiNN(BinaryOptimizer):
 
 def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any], out: Tensor) -> Tensor:
     """`bernoulli.gradient_scale` written into `out`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
-    factor, eps = group["temperature"] / group["num_data"], group["eps"]
-    mean = tanh(natural.clone())
-    denominator = torch.addcmul(out.new_tensor(factor), mean, mean, value=-factor, out=mean).add_(factor * eps)
-    return torch.addcmul(out.new_tensor(1.0), relaxed, relaxed, value=-1, out=out).add_(eps).div_(denominator)
+    one, mean = out.new_ones(()), tanh(natural.clone())
+    denominator = torch.addcmul(one, mean, mean, value=-1, out=mean).add_(group["eps"])
+    numerator = torch.addcmul(one, relaxed, relaxed, value=-1, out=out).add_(group["eps"])
+    return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
 
 
 def _assign(name: str, views: Sequence[Tensor], given: Sequence[Tensor]) -> None:
