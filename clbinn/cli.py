@@ -70,6 +70,9 @@ set_option = click.option(
 data_root_option = click.option(
     "--data-root", type=FOLDER, envvar="CLBINN_DATA", show_envvar=True, help="Folder with the data sets."
 )
+download_option = click.option(
+    "--download/--no-download", default=None, help="May missing data be fetched?  [default: as the recipe]"
+)
 out_option = click.option(
     "--out", type=FOLDER, default=Path("runs"), show_default=True, help="Folder that takes the results."
 )
@@ -105,7 +108,7 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Begin with: clbinn run permuted_digits -s bayesbinn_tuned -s naive -s ewc",
+    epilog="Begin with: clbinn run permuted_digits -s bayesbinn_small -s naive -s ewc",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:
@@ -122,7 +125,7 @@ def cli() -> None:
 @out_option
 @machine_options
 @data_root_option
-@click.option("--download/--no-download", default=None, help="May missing data be fetched?  [default: as the recipe]")
+@download_option
 def run(
     benchmark: str, strategies: Sequence[str], seeds: list[int], overrides: Sequence[str], out: Path, **settings: Any
 ) -> None:
@@ -158,6 +161,7 @@ def run(
 @out_option
 @device_option
 @data_root_option
+@download_option
 def tune(
     benchmark: str, strategy: str, space: Path, trials: int, overrides: Sequence[str], out: Path, **settings: Any
 ) -> None:
@@ -191,6 +195,7 @@ def report(directory: Path, targets: bool) -> None:
 @out_option
 @device_option
 @data_root_option
+@download_option
 def reproduce(table: str | None, **settings: Any) -> None:
     """Run a table of the paper and compare with it.
 
@@ -300,6 +305,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave: 0 done, 1 a run failed, 2 the user's mistake, 130 and 143 interrupted."""
     try:
         status = cli.main(args, prog_name="clbinn", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "clbinn"
         _leave(f"{error.format_message().rstrip('.')} (see `{command} --help`)", error.exit_code)

@@ -97,6 +97,8 @@ def predict_log_proba(
         raise RuntimeError("prediction inside sampled_params(): leave the block first")
     device = opt.parameters()[0].device
     noise = opt.noise if seed is None else Noise(seed, device)
+    if batch_norm == "batch" and len(x) % batch_size == 1:
+        batch_size += 1  # a last batch of one input has no statistics
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():

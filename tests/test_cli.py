@@ -273,7 +273,14 @@ def test_tune_prints_the_winner(clbinn, monkeypatch, here):
     assert (status, out) == (0, "Winning recipe: best.yaml\n")
     [(benchmark, strategy, space, settings)] = calls
     assert (benchmark.name, strategy.name, space) == ("permuted_digits", "naive", Path("space.yaml"))
-    assert settings == {"trials": 3, "seed": 0, "out": Path("runs"), "device": "auto", "data_root": None}
+    assert settings == {
+        "trials": 3,
+        "seed": 0,
+        "out": Path("runs"),
+        "device": "auto",
+        "data_root": None,
+        "download": None,
+    }
 
 
 def test_a_real_run_and_the_same_command_again(tmp_path):
@@ -335,3 +342,17 @@ def test_reader_that_leaves_early():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines()[0] == "Streams (BENCHMARK)"
+
+
+def test_without_arguments_the_help_is_shown(clbinn):
+    status, out, err = clbinn()
+    assert (status, err) == (0, "")
+    assert "Usage: clbinn" in out
+
+
+def test_out_that_cannot_be_made(clbinn, here):
+    (here / "file").write_text("")
+    status, _, err = clbinn("run", "mine.yaml", "-s", "naive", "--out", "file/runs")
+    assert status != 0
+    assert "choose another --out" in err
+    assert "Traceback" not in err

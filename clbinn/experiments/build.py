@@ -52,6 +52,7 @@ def build_strategy(recipe: StrategyRecipe, benchmark: Any, seed: int, device: st
     """
     from clbinn.benchmarks import FastLoadingPlugin
     from clbinn.nn.build import build_model
+    from clbinn.strategies.bayesbinn_plugin import BayesBiNNPlugin
     from clbinn.strategies.multi_head import MultiHead
 
     info = benchmark.info
@@ -81,6 +82,9 @@ def build_strategy(recipe: StrategyRecipe, benchmark: Any, seed: int, device: st
         strategy = target(**given, **recipe.options)
     except (TypeError, ValueError, AssertionError, UserError) as error:
         raise RecipeError(f"strategy {recipe.name}: {recipe.target}: {error}") from error
+    for plugin in strategy.plugins:
+        if isinstance(plugin, BayesBiNNPlugin):  # the optimizer has the body alone: heads that come join it
+            plugin.adopt(strategy)
     _grow_heads(strategy, benchmark)
     return strategy, metrics
 

@@ -26,7 +26,7 @@ TITLES = {
     "table13": "Permuted MNIST, five tasks, with and without the carried prior",
 }
 STREAM = "permuted_mnist"
-STREAM_ROWS = (("bayesbinn", ()), ("bayesbinn", ("options.batch_norm=batch",)), ("bayesbinn_no_prior", ()))
+STREAM_ROWS = (("bayesbinn", ()), ("bayesbinn_batch", ()), ("bayesbinn_no_prior", ()))
 STREAM_SEEDS = 1
 
 Report = Callable[[str], None]
@@ -39,6 +39,7 @@ class _Where:
     out: Path
     device: str
     data_root: Path | None
+    download: bool | None
     report: Report
 
 
@@ -57,6 +58,7 @@ def reproduce(
     out: Path = Path("runs"),
     device: str = "auto",
     data_root: Path | None = None,
+    download: bool | None = None,
     report: Report | None = None,
 ) -> str:
     """Run a table's rows that are not finished, and compare all with the published numbers.
@@ -68,6 +70,7 @@ def reproduce(
         out: folder of all runs; the page is `<out>/<table>.html`.
         device: `auto`, `cpu`, `cuda`, …
         data_root: searched first for data.
+        download: whether missing data may be downloaded; None as the recipe says.
         report: gets lines of progress; standard error by default.
 
     Returns:
@@ -81,7 +84,7 @@ def reproduce(
     if name not in TITLES:
         raise UserError(f"there is no table '{name}'{one_of(name, TITLES)}")
     notes: list[str] = []
-    where = _Where(Path(out), device, data_root, report or _to_stderr)
+    where = _Where(Path(out), device, data_root, download, report or _to_stderr)
     paths: list[Path] = []
     if name == "table13":
         paths = _run_stream(part, seeds, overrides, notes, where)
@@ -142,6 +145,7 @@ def _run_paper(
                     seed,
                     where.out,
                     data_root=where.data_root,
+                    download=where.download,
                     device=where.device,
                     report=where.report,
                     shorter_than=whole[method.name],
@@ -175,7 +179,14 @@ def _run_stream(
             try:
                 show = _events(where.report, name, seed)
                 path = run(
-                    benchmark, strategy, seed, where.out, data_root=where.data_root, device=where.device, progress=show
+                    benchmark,
+                    strategy,
+                    seed,
+                    where.out,
+                    data_root=where.data_root,
+                    download=where.download,
+                    device=where.device,
+                    progress=show,
                 )
             except DataError as error:
                 notes.append(f"{STREAM}: not run: {error}")

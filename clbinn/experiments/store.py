@@ -35,11 +35,17 @@ class RunFolder:
 
     Args:
         path: The folder; it is made if it isn't there.
+
+    Raises:
+        UserError: It can't be made.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
         self._events = path / "events.jsonl"
 
     @property

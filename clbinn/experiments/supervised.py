@@ -57,6 +57,7 @@ def train(
     out: Path,
     *,
     data_root: Path | None = None,
+    download: bool | None = None,
     device: str = "auto",
     report: Callable[[str], None] = lambda text: None,
     shorter_than: int | None = None,
@@ -69,6 +70,7 @@ def train(
         seed: of split, initialisation, order, dropout and sampling.
         out: folder of all runs.
         data_root: folder that is searched first for data.
+        download: whether missing data may be downloaded; None as the recipe says.
         device: `auto`, `cpu`, `cuda`, …
         report: gets a line of progress now and then.
         shorter_than: epochs of the published protocol, for the note in summary.json.
@@ -89,7 +91,7 @@ def train(
         if all(folder.finished for folder in folders):
             return paths
         device = choose_device(device)
-        data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root)
+        data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root, download)
         seed_all(seed, "initialisation")
         state = _last_state(folders[0], report)
         learner = build_learner(method, data, seed, device, report, pretrain=state is None)

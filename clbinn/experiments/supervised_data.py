@@ -47,7 +47,11 @@ class Experiment:
 
 
 def load_experiment(
-    benchmark: BenchmarkRecipe, validation: float, seed: int, data_root: Path | None = None
+    benchmark: BenchmarkRecipe,
+    validation: float,
+    seed: int,
+    data_root: Path | None = None,
+    download: bool | None = None,
 ) -> Experiment:
     """The one task of a recipe, split for validation.
 
@@ -56,6 +60,7 @@ def load_experiment(
         validation: share of the training data, drawn at random, that validates; 0 is none.
         seed: of the split.
         data_root: folder that is searched first.
+        download: whether missing data may be downloaded; None as the recipe says.
 
     Raises:
         RecipeError: the recipe has no source.
@@ -64,7 +69,7 @@ def load_experiment(
     """
     if benchmark.source is None:
         raise RecipeError(f"{benchmark.name}: a supervised experiment needs a `source`")
-    source = load_source(benchmark.source, data_root)
+    source = load_source(benchmark.source, data_root, download)
     normalise = benchmark.source.normalise
     mean, std = (0.0, 1.0) if normalise is None else (normalise.mean, normalise.std)
     total = len(source.train_targets)

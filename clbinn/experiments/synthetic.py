@@ -54,6 +54,7 @@ def train(
     out: Path,
     *,
     data_root: Path | None = None,
+    download: bool | None = None,
     device: str = "auto",
     report: Callable[[str], None] = lambda text: None,
     shorter_than: int | None = None,

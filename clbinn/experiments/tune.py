@@ -11,16 +11,19 @@ The file that says what is searched:
 """
 
 import copy
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from clbinn import yaml_source
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments.files import replace_file
-from clbinn.recipes import dump, load_benchmark
+from clbinn.recipes import dump, load_benchmark, recipe_hash
 from clbinn.schema import AvalancheTasks, BenchmarkRecipe, Model, Rotate, StrategyRecipe
 from clbinn.seeding import derive_seed
 
@@ -41,10 +44,20 @@ class Range(Model):
         return self
 
 
+def _range_or_list(value: Any, check: Callable[[Any], Any]) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "range",
+            "expected a list of choices, or {low: …, high: …, log: false} with low under high, above 0 for log",
+        ) from None
+
+
 class Space(Model):
     """What is searched, and on what it is selected."""
 
-    search: dict[str, Range | list[Any]] = Field(min_length=1)
+    search: dict[str, Annotated[Range | list[Any], WrapValidator(_range_or_list)]] = Field(min_length=1)
     tasks: int | None = Field(None, ge=1)
     stream: str | None = None
 
@@ -59,6 +72,7 @@ def tune(
     seed: int = 0,
     device: str = "auto",
     data_root: Path | None = None,
+    download: bool | None = None,
 ) -> Path:
     """Try settings and write the recipe of the best, by average accuracy at the end. A search that was cut off goes on.
 
@@ -66,11 +80,13 @@ def tune(
         benchmark: The stream that the settings are for.
         strategy: The recipe whose settings are searched.
         space: The YAML file with the ranges.
-        out: Folder of runs; trials and result go to `<out>/<benchmark>/tune-<strategy>`.
+        out: Folder of runs; trials and result go to `<out>/<benchmark>/tune-<strategy>-<hash>`, with a hash of all that
+            decides the result: ranges, selection, recipe and seed.
         trials: Number of trials, those of earlier calls included.
         seed: Of the search and of every run in it.
         device: As in `run`.
         data_root: As in `run`.
+        download: As in `run`.
 
     Returns:
         The winning recipe, whose `provenance` names what it was selected on.
@@ -83,7 +99,7 @@ def tune(
     wanted = _read(space)
     stream, where = _selection(benchmark, wanted)
     with_settings(strategy, {key: _example(choice) for key, choice in wanted.search.items()})  # faults show at once
-    folder = Path(out) / benchmark.name / f"tune-{strategy.name}"
+    folder = Path(out) / benchmark.name / f"tune-{strategy.name}-{_search_hash(wanted, stream, strategy, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "trials.log"))
     study = optuna.create_study(
@@ -99,7 +115,9 @@ def tune(
         settings = {key: _suggest(trial, key, choice) for key, choice in wanted.search.items()}
         try:
             tried = with_settings(strategy, settings)
-            path = run(stream, tried, seed, folder, device=device, data_root=data_root, progress=False)
+            path = run(
+                stream, tried, seed, folder, device=device, data_root=data_root, download=download, progress=False
+            )
         except RunError as error:  # numbers that are not finite: a bad setting, no reason to stop
             raise optuna.TrialPruned(str(error)) from error
         return float(json.loads((path / "summary.json").read_text())["average_accuracy"])
@@ -114,7 +132,7 @@ def tune(
     best = max(complete, key=lambda trial: trial.value)
     chosen = with_settings(strategy, {key: _chosen(best, key, choice) for key, choice in wanted.search.items()})
     told = f"{len(complete)} trials, selected by average accuracy ({best.value:.4f}, seed {seed}) on {where}"
-    winner = chosen.model_copy(update={"name": f"{strategy.name}_tuned", "provenance": told})
+    winner = chosen.model_copy(update={"name": f"{strategy.name}_found", "provenance": told})
     path = folder / f"{winner.name}.yaml"
     replace_file(path, dump(winner))
     return path
@@ -176,6 +194,12 @@ def _selection(benchmark: BenchmarkRecipe, space: Space) -> tuple[BenchmarkRecip
     return stream, where
 
 
+def _search_hash(space: Space, stream: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> str:
+    """Eight hexadecimal digits: another search has another folder."""
+    told = json.dumps([space.model_dump(), recipe_hash(stream, strategy), seed], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
 def _suggest(trial: Any, key: str, choice: Range | list[Any]) -> Any:
     if isinstance(choice, list):  # by place, as Optuna keeps plain values only
         return choice[trial.suggest_categorical(key, list(range(len(choice))))]
@@ -196,6 +220,6 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError('tune needs Optuna: pip install "clbinn[hpo]"') from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+        raise UserError("tune needs Optuna: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that fails is told by us
     return optuna

@@ -5,10 +5,10 @@ The module itself holds the *prediction weights*, exactly ±1, at all times exce
 holds the *training weights* that the gradient is taken at. A subclass says what these are:
 
     _start(group, flat)              make its own state for the parameters of a group (flat tensors, one per group)
-    _training_weights(group, state)  the flat tensor that `sampled_params()` puts into the module
-    _collect(group, state, gradient) what one backward pass adds
-    _update(group, state, samples)   the step, from what was collected
-    _prediction_weights(group, state)  the flat tensor of ±1
+    _training_weights(group, flat)   the flat tensor that `sampled_params()` puts into the module
+    _collect(group, flat, gradient)  what one backward pass adds
+    _update(group, flat, samples)    the step, from what was collected
+    _prediction_weights(group, flat)  the flat tensor of ±1
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -255,7 +255,7 @@ class BinaryOptimizer(Optimizer):
         self.restore()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, with checks."""
+        """Add a group of parameters, with checks; they are ±1 at once."""
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else params
         if isinstance(params, set):
@@ -264,6 +264,8 @@ class BinaryOptimizer(Optimizer):
         self._check([p for p in params if isinstance(p, Tensor)])
         super().add_param_group({**param_group, "params": params})
         self._check_group(self.param_groups[-1])
+        if self._flat:  # not while the optimizer is made
+            self._synchronise()
 
     # --- for subclasses --------------------------------------------------------------------------------------------
 
@@ -302,9 +304,10 @@ class BinaryOptimizer(Optimizer):
         torch.clear_autocast_cache()
 
     def _prediction(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        """The ±1 of the mode, kept until the next update."""
-        if flat.prediction is None:
-            flat.prediction = self._prediction_weights(group, flat)
+        """The ±1 of the mode, kept until what was learned changes, by an update or by hand."""
+        versions = [tensor._version for tensor in flat.tensors.values()]
+        if flat.prediction is None or flat.predicted != versions:
+            flat.prediction, flat.predicted = self._prediction_weights(group, flat), versions
         return flat.prediction
 
     @staticmethod

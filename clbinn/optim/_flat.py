@@ -22,6 +22,7 @@ class FlatState:
         self.samples = 0
         self.has_gradient = [False] * len(self.params)
         self.prediction: Tensor | None = None
+        self.predicted: list[int] = []  # versions of the tensors that the prediction was made from
         self.scratch: State = {}
         self._views: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._written: tuple[Tensor | None, list[int]] = (None, [])

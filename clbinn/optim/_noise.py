@@ -9,9 +9,8 @@ from torch import Tensor
 
 __all__ = ["Noise", "log", "tanh"]
 
-# Maps a signed 32-bit integer into (-1, 1) without ever reaching the ends in float32.
-_UNIT = (1 - 2**-24) * 2**-31
-# The next number in float32 after the largest such integer in magnitude.
+# The next number in float32 after the largest magnitude of a signed 32-bit integer k: u = (k + _RANGE) / (2 _RANGE) is
+# in (0, 1), and its odds are finite.
 _RANGE = 2.0**31 + 2**8
 
 
@@ -59,7 +58,7 @@ class Noise:
     def uniform(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` numbers, uniform on (0, 1)."""
         if self.device.type == "cpu":
-            return self._words(count).to(torch.float32).mul_(_UNIT).add_(1).mul_(0.5).to(dtype)
+            return self._words(count).to(torch.float32).add_(_RANGE).mul_(0.5 / _RANGE).to(dtype)
         return torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
 
     def logit(self, out: Tensor) -> Tensor:

@@ -147,12 +147,19 @@ class BayesBiNN(BinaryOptimizer):
         """λ0 of every parameter, in parameter order: views, not copies."""
         return self._named("prior_natural")
 
-    def carry_prior(self) -> None:
-        """λ0 ← λ, bit for bit: the next task starts from what this one learned. λ itself stays."""
+    def carry_prior(self, params: Iterable[Tensor] | None = None) -> None:
+        """λ0 ← λ, bit for bit: the next task starts from what this one learned. λ itself stays.
+
+        Args:
+            params: The parameters that it is done for; None is all. A head that was never trained keeps its λ0.
+        """
         self._synchronise()
+        wanted = None if params is None else {id(p) for p in params}
         for flat in self._flat:
-            if flat.params:
-                flat.tensors["prior_natural"].copy_(flat.tensors["natural"])
+            for position, p in enumerate(flat.params):
+                if wanted is None or id(p) in wanted:
+                    entry = flat.entry(position)
+                    entry["prior_natural"].copy_(entry["natural"])
 
     def kl_divergence(self) -> float:
         """KL(q ‖ p0) over all weights, in nats."""

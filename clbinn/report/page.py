@@ -232,9 +232,8 @@ def target_section(verdicts: Sequence[Verdict] | None) -> str:
     """The published numbers beside ours; nothing when there are none."""
     if not verdicts:
         return ""
-    done = sum(v.outcome == "reproduced" for v in verdicts)
     note = (
-        f"{done} of {len(verdicts)} reproduced: not worse than the published mean by more than the tolerance. "
+        f"{tables.tally(verdicts)}: not worse than the published mean by more than the tolerance. "
         "Accuracies in percent. A run with fewer epochs than the published one is shown, not judged."
     )
     measured = [v for v in verdicts if v.outcome != "not run"]

@@ -250,6 +250,18 @@ def target_rows(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]
     return titles, rows
 
 
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many numbers were reproduced: those of others, and those of a plain program written to check ours."""
+    rewritten = [v for v in verdicts if v.target.evidence == "rewrite"]
+    published = [v for v in verdicts if v.target.evidence != "rewrite"]
+    parts = []
+    for members, what in ((published, "published numbers"), (rewritten, "numbers of an independent plain program")):
+        if members:
+            done = sum(v.outcome == "reproduced" for v in members)
+            parts.append(f"{done} of {len(members)} {what} reproduced")
+    return "; ".join(parts)
+
+
 def _number(mean: float, std: float) -> str:
     if not math.isfinite(mean):
         return MISSING
@@ -258,10 +270,9 @@ def _number(mean: float, std: float) -> str:
 
 def markdown_targets(verdicts: Sequence[Verdict], level: int = 2, measured_only: bool = False) -> str:
     """The targets as a section in Markdown, all of them or those that were measured."""
-    done = sum(v.outcome == "reproduced" for v in verdicts)
     shown = [v for v in verdicts if v.outcome != "not run"] if measured_only else verdicts
     rest = f" The {len(verdicts) - len(shown)} that were not run are left out." if len(shown) < len(verdicts) else ""
-    head = f"{done} of {len(verdicts)} reproduced.{rest} Accuracies in percent."
+    head = f"{tally(verdicts)}.{rest} Accuracies in percent."
     return f"{'#' * level} Published numbers\n\n{head}\n\n{markdown_table(*target_rows(shown))}"
 
 

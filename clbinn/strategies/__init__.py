@@ -7,6 +7,7 @@ _HOME = {
     "BayesBiNN": "bayesbinn",
     "BayesBiNNPlugin": "bayesbinn_plugin",
     "EWC": "ewc",
+    "EWCPlugin": "ewc",
     "Joint": "joint",
     "JointPlugin": "joint",
     "MultiHead": "multi_head",
@@ -14,6 +15,7 @@ _HOME = {
     "PerTask": "per_task",
     "PerTaskPlugin": "per_task",
     "SI": "si",
+    "SIPlugin": "si",
     "SynapticMetaplasticity": "synaptic_metaplasticity",
     "VCL": "vcl",
 }

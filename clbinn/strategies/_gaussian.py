@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from clbinn.errors import UserError
 
-__all__ = ["Draw", "GaussianLinear", "gaussian_kl", "gaussian_layers", "make_gaussian", "put_values"]
+__all__ = ["Draw", "GaussianLinear", "gaussian_kl", "gaussian_layers", "learned_layers", "make_gaussian", "put_values"]
 
 
 @dataclass
@@ -69,12 +69,14 @@ class GaussianLinear(nn.Linear):
 
     weight_log_variance: Tensor
     bias_log_variance: Tensor
+    learned: Tensor  # whether a training step has used the layer: a head of a task to come keeps the first prior
 
     def __init__(self, layer: nn.Linear, draw: Draw, log_variance: float = -6.0, prior_variance: float = 1.0) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.draw = draw
+        self.register_buffer("learned", torch.tensor(False))
         for name, mean in self.means():
             self.register_parameter(f"{name}_log_variance", nn.Parameter(torch.full_like(mean, log_variance)))
             self.register_buffer(f"{name}_prior_mean", torch.zeros_like(mean))
@@ -109,6 +111,8 @@ class GaussianLinear(nn.Linear):
         """Outputs of shape `(S * n, out_features)` for inputs with n or S * n rows; `(n, …)` for S = 0."""
         if self.draw.samples == 0:
             return F.linear(x, self.weight, self.bias)
+        if not self.learned and torch.is_grad_enabled():
+            self.learned.fill_(True)
         return self._local(x) if self.draw.local else self._sampled(x)
 
     def _sampled(self, x: Tensor) -> Tensor:
@@ -171,3 +175,8 @@ def put_values(module: nn.Module, values: dict[str, Tensor]) -> None:
 def gaussian_layers(model: nn.Module) -> dict[str, GaussianLinear]:
     """The Gaussian layers of a network by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, GaussianLinear)}
+
+
+def learned_layers(model: nn.Module) -> list[GaussianLinear]:
+    """The Gaussian layers that a training step has used."""
+    return [layer for layer in gaussian_layers(model).values() if layer.learned]

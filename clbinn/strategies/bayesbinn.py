@@ -1,5 +1,6 @@
 """BayesBiNN in Avalanche: the prior of each task is the λ learned on the task before."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ class BayesBiNN(Naive):
     Args:
         model: Any module. Its matrices and kernels become binary; biases and gains, where it has any, stay real and
             are trained by Adam; frozen layers stay as they are.
-        optimizer: A ready binary optimizer instead of the options from `lr` to `training_weights`.
+        optimizer: A ready binary optimizer instead of the options from `lr` to `num_data` (but for `lr_end`).
         lr: α at the start of each task.
         lr_end: α at its end, by a cosine; None keeps it.
         temperature: τ.
@@ -35,7 +36,7 @@ class BayesBiNN(Naive):
         prior_weight: Factor on λ - λ0.
         eps: Of the gradient scale.
         training_weights: See `clbinn.optim.BayesBiNN`.
-        num_data: N; None takes the size of each experience's training set.
+        num_data: N; None takes the size of each experience's training set, or leaves that of a ready `optimizer`.
         carry_prior: See `BayesBiNNPlugin`, and so for the next three.
         mc_samples: …
         batch_norm: …
@@ -54,7 +55,7 @@ class BayesBiNN(Naive):
         peval_mode: As in Avalanche.
 
     Raises:
-        ValueError: An option out of its range.
+        ValueError: An option out of its range, or given together with an `optimizer` that would not heed it.
         TypeError: `optimizer` is no binary optimizer.
     """
 
@@ -92,20 +93,23 @@ class BayesBiNN(Naive):
     ) -> None:
         check_positive("real_lr", real_lr)
         from_experience = optimizer is None and num_data is None
+        options: dict[str, Any] = {
+            "num_data": num_data,
+            "lr": lr,
+            "temperature": temperature,
+            "num_samples": num_samples,
+            "momentum": momentum,
+            "init_natural": init_natural,
+            "prior_weight": prior_weight,
+            "eps": eps,
+            "training_weights": training_weights,
+        }
         if optimizer is None:
-            optimizer = optim.BayesBiNN(
-                [p for name, p in model.named_parameters() if binary(name, p)],
-                num_data=1 if num_data is None else num_data,
-                lr=lr,
-                temperature=temperature,
-                num_samples=num_samples,
-                momentum=momentum,
-                init_natural=init_natural,
-                prior_weight=prior_weight,
-                eps=eps,
-                training_weights=training_weights,
-                seed=derive_seed(seed, "bayesbinn"),
-            )
+            weights = [p for name, p in model.named_parameters() if binary(name, p)]
+            options["num_data"] = 1 if num_data is None else num_data
+            optimizer = optim.BayesBiNN(weights, **options, seed=derive_seed(seed, "bayesbinn"))
+        elif isinstance(optimizer, BinaryOptimizer):
+            _check_defaults(options)
         plugin = BayesBiNNPlugin(
             mc_samples,
             batch_norm,
@@ -140,3 +144,11 @@ class BayesBiNN(Naive):
         except BaseException:
             self.optimizer.discard()
             raise
+
+
+def _check_defaults(options: dict[str, Any]) -> None:
+    """Raise ValueError for options that are not at their defaults: a ready optimizer has its own."""
+    parameters = inspect.signature(BayesBiNN.__init__).parameters
+    for name, value in options.items():
+        if value != parameters[name].default:
+            raise ValueError(f"{name} belongs to the optimizer that the strategy makes: give `optimizer` or {name}")

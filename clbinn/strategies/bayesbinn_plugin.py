@@ -5,7 +5,7 @@ and replaces the outputs of evaluation by the log-probabilities of the mean pred
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -96,12 +96,13 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.tasks_trained = 0
         self._binary: dict[str, nn.Parameter] = {}
         self._known: set[str] = set()
+        self._learned: set[str] = set()
         self._epochs = 1
         self._parts = 0
         self._real_state: dict[str, Any] | None = None
         self._task_statistics: dict[int, BatchNormStatistics] = {}
         self._running: BatchNormStatistics | None = None
-        self._predictions: Iterator[Tensor] | None = None
+        self._predictions: Tensor | None = None
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         if not _at_task_boundary(strategy.experience, before=True):
             return
         if self.carry_prior and self.tasks_trained and isinstance(optimizer, optim.BayesBiNN):
-            optimizer.carry_prior()
+            optimizer.carry_prior([p for name, p in self._binary.items() if name in self._learned])
         if self.num_data == "experience":
             parted = isinstance(strategy.experience, OnlineCLExperience) and strategy.experience.access_task_boundaries
             data = strategy.experience.origin_experience.dataset if parted else strategy.adapted_dataset
@@ -153,6 +154,8 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Collect the sample's gradient, and draw the other S - 1."""
         optimizer = strategy.optimizer
         _check_loss(strategy, strategy.loss)
+        if len(self._learned) < len(self._binary):  # a head of a task to come has no gradient, and keeps its prior
+            self._learned |= {name for name, p in self._binary.items() if p.grad is not None}
         optimizer.close_sample(restore=False)  # the step that follows does it
         samples = optimizer.param_groups[0].get("num_samples", 1)
         for _ in range(samples - 1):
@@ -207,13 +210,12 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             set_statistics(strategy.model, statistics)
         inputs = None if is_multi_task_module(strategy.model) else resident_inputs(strategy.dataloader, strategy.model)
         if inputs is not None:
-            predictions = self._predict(strategy, inputs, strategy.eval_mb_size)
-            self._predictions = iter(torch.split(predictions, strategy.eval_mb_size))
+            self._predictions = self._predict(strategy, inputs, strategy.eval_mb_size)
 
     def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Replace the mode's output by the log-probabilities of the mean prediction."""
         if self._predictions is not None:
-            strategy.mb_output = next(self._predictions)
+            strategy.mb_output, self._predictions = torch.tensor_split(self._predictions, [len(strategy.mb_x)])
         elif self.mc_samples or self.batch_norm == "batch":
             strategy.mb_output = self._predict(strategy, strategy.mb_x, len(strategy.mb_x), _task_forward(strategy))
 
@@ -250,6 +252,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         """What the plugin learned beside the optimizer: plain tensors and numbers."""
         return {
             "tasks_trained": self.tasks_trained,
+            "learned": sorted(self._learned),
             "task_statistics": {
                 task: {name: list(pair) for name, pair in statistics.items()}
                 for task, statistics in self._task_statistics.items()
@@ -259,7 +262,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.tasks_trained = state["tasks_trained"]
+        self.tasks_trained, self._learned = state["tasks_trained"], set(state["learned"])
         self._task_statistics = {
             int(task): {name: (mean, variance) for name, (mean, variance) in statistics.items()}
             for task, statistics in state["task_statistics"].items()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from avalanche.core import BasePlugin, SupervisedPlugin
-from avalanche.models.utils import avalanche_forward
+from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from torch import Tensor, nn
 
 from clbinn.errors import UserError
@@ -48,10 +48,12 @@ def _fisher_of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tenso
     """The squares of each layer's inputs and of its outputs' gradients, multiplied."""
     calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if output.dim() != 2 or layer in calls:
             raise UserError("fisher_diagonal: a linear layer is used more than once on a sample")
-        calls[layer] = inputs[0].detach(), output
+        if output.requires_grad:  # not of a frozen layer
+            calls[layer] = inputs[0].detach(), output
+        return output.clone()  # an activation in place must not change what was kept
 
     layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
     handles = [layer.register_forward_hook(keep) for layer in layers.values()]
@@ -83,7 +85,7 @@ def _fisher_by_sample(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
     buffers = dict(model.named_buffers())
     if task is not None and bool((task != task[0]).any()):
         raise UserError("fisher_diagonal: samples of several tasks at once need a network of linear layers")
-    label = None if task is None else int(task[0])
+    label = int(task[0]) if task is not None and is_multi_task_module(model) else None
 
     def loss(values: dict[str, Tensor], one_x: Tensor, one_y: Tensor) -> Tensor:
         arguments = (one_x.unsqueeze(0),) if label is None else (one_x.unsqueeze(0), label)

@@ -20,7 +20,7 @@ from clbinn.errors import UserError
 from clbinn.optim._binary import check_at_least
 from clbinn.optim._flat import FlatState
 from clbinn.optim._gradient import GradientOptimizer, check_adam
-from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin
+from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin, is_weight
 from clbinn.strategies.naive import Naive
 
 __all__ = ["MetaplasticAdam", "SynapticMetaplasticity", "consolidation"]
@@ -112,7 +112,7 @@ class SynapticMetaplasticity(Naive):
     """Synaptic metaplasticity as an Avalanche strategy; Adam's moments start afresh at each task.
 
     Args:
-        model: Any module; its matrices and kernels become binary.
+        model: Any module; its matrices and kernels become binary, biases and gains stay real and are trained by Adam.
         lr: Adam's step size.
         metaplasticity: m_meta ≥ 0.
         weight_decay: Factor of h in the gradient, ≥ 0.
@@ -135,13 +135,19 @@ class SynapticMetaplasticity(Naive):
         seed: int = 0,
         **strategy: Any,
     ) -> None:
-        weights = [p for p in model.parameters() if p.ndim >= 2]
+        weights = [p for name, p in model.named_parameters() if is_weight(name, p)]
         try:
             optimizer = MetaplasticAdam(weights, lr, metaplasticity, weight_decay, seed=seed)
         except ValueError as error:
             raise UserError(f"SynapticMetaplasticity: {error}") from None
-        plugin = BayesBiNNPlugin(mc_samples=0, batch_norm=batch_norm, seed=seed)
+        plugin = BayesBiNNPlugin(
+            mc_samples=0,
+            batch_norm=batch_norm,
+            real_optimizer=lambda params: torch.optim.Adam(params, lr=lr),
+            seed=seed,
+        )
         super().__init__(model=model, optimizer=optimizer, plugins=[*(plugins or ()), plugin], seed=seed, **strategy)
+        plugin.adopt(self)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         super()._after_training_exp(**kwargs)

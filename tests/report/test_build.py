@@ -158,7 +158,7 @@ def test_targets_are_marked(make_run, tmp_path):
     page = Page(text)
     outcome = {row[0]: row[5] for row in page.rows if row and row[0] in ("good", "bad", "none")}
     assert outcome == {"good": "reproduced", "bad": "short by 6.00 points", "none": "not run"}
-    assert "1 of 4 reproduced" in markdown(tmp_path, targets)
+    assert "1 of 4 published numbers reproduced" in markdown(tmp_path, targets)
 
 
 def test_no_runs_is_the_users_mistake(tmp_path):

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from clbinn import recipes
 from clbinn.errors import UserError
 from clbinn.report.groups import streams
 from clbinn.report.runs import find_runs
@@ -130,3 +132,14 @@ def test_missing_or_foreign_files_are_the_users_mistake(tmp_path):
         load_targets(tmp_path / "other.csv")
     with pytest.raises(UserError, match="stands twice"):
         load_targets(write(tmp_path, row(), row()))
+
+
+def test_settings_that_targets_ask_for_exist():
+    known = set(recipes.catalogue("strategies"))
+    for target in load_targets(recipes.catalogue_folder("benchmarks") / "targets.csv"):
+        if target.strategy not in known or target.benchmark in ("mnist", "cifar10", "cifar100"):
+            continue
+        strategy = yaml.safe_load(recipes.dump(recipes.load_strategy(target.strategy)))
+        for key, _ in target.where:
+            head, _, last = key.partition(".")
+            assert not last or last in strategy[head], f"{target.id}: {target.strategy} has no {key}"

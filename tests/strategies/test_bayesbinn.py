@@ -1,6 +1,7 @@
 """BayesBiNN inside Avalanche: what survives its loops, on tensor benchmarks, growing heads, beside other plugins."""
 
 import io
+import json
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from avalanche.training.supervised import Naive as AvalancheNaive
 from torch import nn
 
 from clbinn import optim
+from clbinn.experiments.run import run
 from clbinn.nn import MLP
 from clbinn.predict import predict_log_proba
+from clbinn.recipes import load_benchmark, load_strategy
 from clbinn.seeding import derive_seed
 from clbinn.strategies import BayesBiNN, BayesBiNNPlugin
 from clbinn.strategies.bayesbinn_plugin import cosine
@@ -256,3 +259,17 @@ def test_state_goes_round(make_stream):
 def test_bad_options_are_named(options, error, message):
     with pytest.raises(error, match=message):
         strategy(**options)
+
+
+def test_options_beside_an_optimizer_are_refused():
+    net = MLP(12, [4], 3)
+    optimizer = optim.BayesBiNN(net.parameters(), num_data=7, seed=0)
+    with pytest.raises(ValueError, match="temperature belongs to the optimizer"):
+        BayesBiNN(model=net, optimizer=optimizer, temperature=0.3, evaluator=None)
+
+
+def test_settings_for_small_data_learn_small_data(tmp_path):
+    recipe = load_strategy("bayesbinn_small")
+    stream = load_benchmark("permuted_digits", ["benchmark.tasks.count=1"])
+    path = run(stream, recipe, 0, tmp_path, progress=False)
+    assert json.loads((path / "summary.json").read_text())["average_accuracy"] > 0.85

@@ -24,6 +24,7 @@ def networks() -> dict[str, nn.Module]:
     return {
         "linear layers": nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)),
         "no bias, scaled": nn.Sequential(nn.Flatten(), nn.Linear(8, 5, bias=False), nn.Tanh(), nn.Linear(5, 3)),
+        "activation in place": nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
         "convolution": nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)),
         "learned normalisation": nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)),
     }
@@ -155,3 +156,18 @@ def test_measuring_leaves_the_mode_of_the_network(make_ewc, make_stream):
 def test_bad_options_are_told(make_ewc, options, message):
     with pytest.raises(UserError, match=message):
         make_ewc(**options)
+
+
+def test_fisher_leaves_out_frozen_layers():
+    model = networks()["linear layers"].eval()
+    model[1].requires_grad_(False)
+    assert set(fisher_diagonal(model, torch.randn(4, 1, 2, 4), torch.arange(4) % 3)) == {"3.weight", "3.bias"}
+
+
+def test_a_convolution_learns_two_tasks(make_stream):
+    model = nn.Sequential(nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3))
+    strategy = EWC(model=model, evaluator=None, train_mb_size=20)
+    for experience in make_stream().train_stream:
+        strategy.train(experience)
+    plugin = next(plugin for plugin in strategy.plugins if isinstance(plugin, EWCPlugin))
+    assert plugin.state_dict()

@@ -208,3 +208,15 @@ def test_a_network_with_learned_gains_is_refused():
     net = torch.nn.Sequential(MLP(12, [4], 3, norm="none"), torch.nn.LayerNorm(3))
     with pytest.raises(UserError, match="LayerNorm has parameters too"):
         VCL(model=net, evaluator=None)
+
+
+def test_a_head_that_was_not_trained_keeps_the_first_prior(make_vcl, make_stream):
+    torch.manual_seed(0)
+    strategy, stream = make_vcl(Heads()), make_stream(labelled=True)
+    strategy.eval(stream.test_stream)  # both heads are there
+    strategy.train(stream.train_stream[0])
+    heads = {name: layer for name, layer in gaussian_layers(strategy.model).items() if "classifier" in name}
+    untouched = [layer for layer in heads.values() if not layer.learned]
+    assert len(untouched) == 1
+    assert not untouched[0].weight_prior_mean.any()
+    assert not untouched[0].weight_prior_log_variance.any()

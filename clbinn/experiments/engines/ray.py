@@ -81,7 +81,7 @@ def _connected(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError('engine ray needs Ray: pip install "clbinn[ray]"') from None
+        raise UserError('engine ray needs Ray: pip install "ray[default]"') from None
     if ray.is_initialized():
         return ray
     home = str(Path(__file__).resolve().parents[3])
