@@ -16,7 +16,11 @@ from clbinn.schema import BenchmarkRecipe, StrategyRecipe, TargetSpec
 from clbinn.seeding import derive_seed
 from clbinn.targets import check_options, import_target
 
-__all__ = ["build_benchmark", "build_strategy", "choose_device"]
+__all__ = ["build_benchmark", "build_strategy", "check_strategy", "choose_device"]
+
+
+# what every strategy gets from the recipe's other parts and from the run
+_GIVEN = ("model", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device", "evaluator", "plugins")
 
 
 def choose_device(device: str) -> str:
@@ -40,6 +44,20 @@ def build_benchmark(recipe: BenchmarkRecipe, seed: int, data_root: Path | None, 
 
     of_run = getattr(recipe.tasks, "seed", None) == "run"
     return load(recipe, data_root=data_root, seed=seed if of_run else None, download=download)
+
+
+def check_strategy(recipe: StrategyRecipe) -> None:
+    """Everything of a recipe's class and network that can be checked before data are loaded.
+
+    Raises:
+        RecipeError: The target can't be imported, or an option is unknown, of another type, or missing.
+    """
+    from clbinn.nn.build import check_model
+
+    target = import_target(recipe.target)
+    given = [*_GIVEN, *(["optimizer"] if recipe.optimizer is not None else [])]
+    check_options(target, recipe.options, "options", given=given + (["seed"] if _takes(target, "seed") else []))
+    check_model(recipe.model)
 
 
 def build_strategy(recipe: StrategyRecipe, benchmark: Any, seed: int, device: str) -> tuple[Any, PredictionMetrics]:

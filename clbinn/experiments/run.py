@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clbinn import evaluation
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments import checkpoint, learner
-from clbinn.experiments.build import build_benchmark, build_strategy, choose_device
+from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors
 from clbinn.experiments.interrupts import Interrupted, Interrupts
@@ -80,6 +80,7 @@ def run(
             report({"event": "note", "text": f"{folder.path}: finished before"})
             return folder.path
         device = choose_device(device)
+        check_strategy(strategy)
         stream = build_benchmark(benchmark, seed, data_root, download)
         built, metrics = build_strategy(strategy, stream, seed, device)
         if _trains_once(built):
