@@ -42,6 +42,11 @@ class _Where:
     download: bool | None
     report: Report
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What every run gets: where the data are, and where it is computed."""
+        return {"data_root": self.data_root, "download": self.download, "device": self.device}
+
 
 def overview() -> str:
     """The tables that can be reproduced, as text."""
@@ -144,11 +149,9 @@ def _run_paper(
                     method,
                     seed,
                     where.out,
-                    data_root=where.data_root,
-                    download=where.download,
-                    device=where.device,
                     report=where.report,
                     shorter_than=whole[method.name],
+                    **where.machine,
                 )
             except DataError as error:
                 notes.append(f"{paper.name}: not run: {error}")
@@ -178,16 +181,7 @@ def _run_stream(
             strategy = _with_histogram(recipes.load_strategy(name, [*own, *of_strategies]))
             try:
                 show = _events(where.report, name, seed)
-                path = run(
-                    benchmark,
-                    strategy,
-                    seed,
-                    where.out,
-                    data_root=where.data_root,
-                    download=where.download,
-                    device=where.device,
-                    progress=show,
-                )
+                path = run(benchmark, strategy, seed, where.out, progress=show, **where.machine)
             except DataError as error:
                 notes.append(f"{STREAM}: not run: {error}")
                 return paths
