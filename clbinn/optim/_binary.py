@@ -2,15 +2,17 @@
 
 A binary optimizer keeps something real behind every weight (a natural parameter, a latent weight, a running average).
 The module itself holds the *prediction weights*, exactly ±1, at all times except inside `sampled_params()`, where it
-holds the *training weights* that the gradient is taken at. A subclass says what these are:
+holds the *training weights* that the gradient is taken at. A subclass says what these are, for some weights at a time
+(a `Piece`, see `clbinn.optim._flat`):
 
-    _start(group, flat)              make its own state for the parameters of a group (flat tensors, one per group)
-    _training_weights(group, flat)   the flat tensor that `sampled_params()` puts into the module
-    _collect(group, flat, gradient)  what one backward pass adds
-    _update(group, flat, samples)    the step, from what was collected
-    _prediction_weights(group, flat)  the flat tensor of ±1
+    _start(group, flat)                 make the state of a group's parameters: flat tensors by name
+    _training_weights(group, piece)     fill `piece.weights` with what `sampled_params()` puts into the module
+    _collect(group, piece)              turn the gradient of one sample, `piece.gradient`, into what is averaged
+    _update(group, piece)               the step, from the average over the samples in `piece.gradient`
+    _prediction_weights(group, piece)   fill `piece.weights` with ±1
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -20,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from clbinn.optim._checks import check_at_least, check_between, check_count, check_positive
-from clbinn.optim._flat import FlatState, State
+from clbinn.optim._flat import FlatState, Piece, State
 from clbinn.optim._noise import Noise
 
 __all__ = ["BinaryOptimizer", "check_at_least", "check_between", "check_count", "check_positive"]
@@ -40,6 +42,8 @@ class BinaryOptimizer(Optimizer):
     """
 
     _KEPT: ClassVar[set[str]] = {"noise", "_flat", "_sampling", "_held"}
+    _trains_with_signs: ClassVar[bool] = False  # the training weights are the prediction weights
+    _by_parameter: ClassVar[bool] = False  # a subclass needs to know which parameter a piece is of
     _step_supports_amp_scaling = True  # asks torch's GradScaler to tell, so that step() can refuse it
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], seed: int | None = None) -> None:
@@ -70,11 +74,10 @@ class BinaryOptimizer(Optimizer):
             raise RuntimeError("sampled_params() is already open: blocks can't be nested")
         self._synchronise()
         with torch.no_grad():
-            for group, flat in zip(self.param_groups, self._flat, strict=True):
+            for group, flat in self._groups():
                 for p in flat.params:
                     p.grad = None
-                if flat.params:
-                    flat.write(self._training_weights(group, flat))
+                self._train_with(group, flat)
         self._sampling = True
 
     @property
@@ -96,10 +99,15 @@ class BinaryOptimizer(Optimizer):
         if not self._sampling:
             raise RuntimeError("no sampled_params() block is open")
         with torch.no_grad():
-            for group, flat in zip(self.param_groups, self._flat, strict=True):
-                if flat.params:
-                    self._collect(group, flat, flat.gradient())
-                    flat.samples += 1
+            for group, flat in self._groups():
+                if flat.samples:
+                    for piece, total in zip(flat.collect("sample"), flat.pieces(), strict=True):
+                        self._collect(group, piece)
+                        total.gradient.add_(piece.gradient)
+                else:
+                    for piece in flat.collect("mean"):
+                        self._collect(group, piece)
+                flat.samples += 1
         self._sampling = False
         if restore:
             self.restore()
@@ -108,13 +116,13 @@ class BinaryOptimizer(Optimizer):
         """Put the prediction weights into the module, dropping a sample that is still open."""
         self._sampling = False
         with torch.no_grad():
-            for group, flat in zip(self.param_groups, self._flat, strict=True):
-                flat.write(self._prediction(group, flat))
+            for group, flat in self._groups():
+                self._predict_with(group, flat)
 
     def discard(self) -> None:
         """Forget all samples since the last step, and put the prediction weights into the module."""
         for flat in self._flat:
-            self._begin(flat)
+            flat.forget()
         self.restore()
 
     @torch.no_grad()
@@ -144,16 +152,19 @@ class BinaryOptimizer(Optimizer):
         if missing or (trainable and not any(any(flat.has_gradient) for flat in self._flat)):
             self.discard()
             raise RuntimeError("step() has no gradients: run the backward pass inside `with opt.sampled_params():`")
-        for group, flat in zip(self.param_groups, self._flat, strict=True):
-            if not flat.params:
-                continue
+        for group, flat in self._groups():
             idle = [i for i, seen in enumerate(flat.has_gradient) if not seen]
             kept = [{name: view.clone() for name, view in flat.entry(i).items()} for i in idle]
-            self._update(group, flat, flat.samples)
+            self._begin_update(group, flat)
+            for piece in flat.pieces():
+                if flat.samples > 1:
+                    piece.gradient.div_(flat.samples)
+                self._update(group, piece)
+            self._end_update(group)
             for i, entry in zip(idle, kept, strict=True):  # as in torch: no gradient, no update
                 for name, view in flat.entry(i).items():
                     view.copy_(entry[name])
-            self._begin(flat)
+            flat.forget()
         self.restore()
         return loss
 
@@ -165,13 +176,12 @@ class BinaryOptimizer(Optimizer):
         """
         self._synchronise()
         noise = self.noise if noise is None else noise
-        groups = zip(self.param_groups, self._flat, strict=True)
-        return [view.clone() for group, flat in groups for view in flat.views(self._draw(group, flat, noise))]
+        return [view for group, flat in self._groups() for view in flat.views(self._draw(group, flat, noise))]
 
     def mode_weights(self) -> list[Tensor]:
         """The prediction weights, exactly ±1, in parameter order."""
         self._synchronise()
-        return [v for g, f in zip(self.param_groups, self._flat, strict=True) for v in f.views(self._prediction(g, f))]
+        return [view for group, flat in self._groups() for view in flat.views(self._mode(group, flat))]
 
     @contextmanager
     def weights(self, weights: Sequence[Tensor]) -> Iterator[None]:
@@ -251,7 +261,7 @@ class BinaryOptimizer(Optimizer):
             for name, view in mine.items():
                 view.copy_(given[name])
         for flat in self._flat:
-            self._begin(flat)
+            flat.forget()
         self.restore()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -275,21 +285,29 @@ class BinaryOptimizer(Optimizer):
     def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         raise NotImplementedError
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+    def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
         raise NotImplementedError
 
-    def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
+    def _collect(self, group: dict[str, Any], piece: Piece) -> None:
+        """The gradient as it is, unless a subclass does more."""
+
+    def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:
+        """What a step does once, before the pieces."""
+
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
         raise NotImplementedError
 
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        raise NotImplementedError
+    def _end_update(self, group: dict[str, Any]) -> None:
+        """What a step does once, after the pieces: it is counted."""
+        if "step" in group:
+            group["step"] += 1
 
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         raise NotImplementedError
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
-        """One draw of flat weights; methods without a posterior have only their mode."""
-        return self._prediction(group, flat)
+        """One draw of flat weights, a new tensor; methods without a posterior have only their mode."""
+        return self._mode(group, flat)
 
     # --- inner ------------------------------------------------------------------------------------------------------
 
@@ -303,18 +321,34 @@ class BinaryOptimizer(Optimizer):
             torch._foreach_copy_(self.parameters(), list(weights))
         torch.clear_autocast_cache()
 
-    def _prediction(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        """The ±1 of the mode, kept until what was learned changes, by an update or by hand."""
-        versions = [tensor._version for tensor in flat.tensors.values()]
-        if flat.prediction is None or flat.predicted != versions:
-            flat.prediction, flat.predicted = self._prediction_weights(group, flat), versions
-        return flat.prediction
+    def _groups(self) -> list[tuple[dict[str, Any], FlatState]]:
+        """The groups that have parameters, each with its state."""
+        return [(group, flat) for group, flat in zip(self.param_groups, self._flat, strict=True) if flat.params]
 
-    @staticmethod
-    def _begin(flat: FlatState) -> None:
-        """Forget the samples: what follows belongs to the next step."""
-        flat.samples, flat.prediction = 0, None
-        flat.has_gradient = [False] * len(flat.params)
+    def _train_with(self, group: dict[str, Any], flat: FlatState) -> None:
+        """Put a group's training weights into the module."""
+        if self._trains_with_signs:
+            self._predict_with(group, flat)
+            return
+        for piece in flat.pieces():
+            self._training_weights(group, piece)
+        flat.put()
+
+    def _predict_with(self, group: dict[str, Any], flat: FlatState) -> None:
+        """Put a group's ±1 into the module, unless it holds them."""
+        if not flat.predicting:
+            for piece in flat.pieces():
+                self._prediction_weights(group, piece)
+            flat.put()
+            flat.mark_predicting()
+
+    def _mode(self, group: dict[str, Any], flat: FlatState) -> Tensor:
+        """The ±1 of a group, a new flat tensor."""
+        out = torch.empty(flat.numel, dtype=flat.dtype, device=flat.device)
+        pieces = flat.pieces()
+        for piece, weights in zip(pieces, torch.split(out, [len(piece.weights) for piece in pieces]), strict=True):
+            self._prediction_weights(group, dataclasses.replace(piece, weights=weights))
+        return out
 
     @contextmanager
     def _sample(self, restore: bool = True) -> Iterator[None]:
@@ -348,7 +382,7 @@ class BinaryOptimizer(Optimizer):
         known = {p: flat.entry(i) for flat in self._flat for i, p in enumerate(flat.params)}
         self._flat = []
         for group in self.param_groups:
-            flat = FlatState(group["params"])
+            flat = FlatState(group["params"], self._by_parameter)
             self._check(flat.params)
             self._flat.append(flat)
             if not flat.params:

@@ -1,36 +1,60 @@
-"""The state of many weights as few long tensors: one pass over memory where there would be one for each parameter."""
+"""The state of many weights as few long tensors, worked on in pieces that fit a core's cache.
+
+A small group is one piece: its weights and gradients are gathered in flat buffers, so that the number of operations
+does not grow with the number of parameters. A large group on a CPU is cut into slices of its parameters, which are
+worked on where they lie: each way of 10 million numbers to memory and back costs as much as the arithmetic on them.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["FlatState", "State", "chunks", "signs"]
+__all__ = ["FlatState", "Piece", "State", "signs"]
 
 State = dict[str, Tensor]
-CHUNK = 2**17  # numbers of a piece: a few pieces fit a core's cache
+CHUNK = 2**17  # numbers of a piece at most: a few pieces fit a core's cache
+
+
+@dataclass(slots=True)
+class Piece:
+    """Some weights of a group, as flat tensors of one length.
+
+    Attributes:
+        state: What the optimizer keeps of them, by name.
+        weights: What the module holds, or will hold.
+        gradient: Of one sample while it is collected, then the mean over the samples.
+        param: The parameter that they all belong to; None where they may belong to several.
+    """
+
+    state: State
+    weights: Tensor
+    gradient: Tensor
+    param: Tensor | None
 
 
 class FlatState:
-    """The state of one parameter group: named flat tensors, each with one view per parameter."""
+    """The state of one parameter group: named flat tensors, each with one view per parameter.
 
-    def __init__(self, params: Sequence[Tensor]) -> None:
+    Args:
+        params: The parameters.
+        by_parameter: Never let a piece reach over several parameters.
+    """
+
+    def __init__(self, params: Sequence[Tensor], by_parameter: bool = False) -> None:
         self.params = list(params)
+        self.by_parameter = by_parameter
         self.sizes = [p.numel() for p in self.params]
+        self.numel = sum(self.sizes)
         self.tensors: State = {}
         self.samples = 0
         self.has_gradient = [False] * len(self.params)
-        self.prediction: Tensor | None = None
-        self.predicted: list[int] = []  # versions of the tensors that the prediction was made from
-        self.scratch: State = {}
-        self._views: dict[int, tuple[Tensor, list[Tensor]]] = {}
-        self._written: tuple[Tensor | None, list[int]] = (None, [])
-
-    @property
-    def numel(self) -> int:
-        """Number of weights in the group."""
-        return sum(self.sizes)
+        self._buffers: State = {}
+        self._views: dict[str, list[Tensor]] = {}  # of the buffers
+        self._kept: dict[tuple[str, int], list[Piece]] = {}
+        self._predicting: list[int] | None = None  # versions of all tensors when the ±1 were written
 
     @property
     def device(self) -> torch.device:
@@ -42,69 +66,125 @@ class FlatState:
         """Type of the parameters."""
         return self.params[0].dtype if self.params else torch.float32
 
+    @property
+    def gathered(self) -> bool:
+        """Whether weights and gradients pass through flat buffers."""
+        return self.numel <= CHUNK or self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
+
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Whether these are the parameters, the very same objects in the same order."""
         return len(params) == len(self.params) and all(a is b for a, b in zip(params, self.params, strict=True))
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """The flat tensor cut into the parameters' shapes, sharing memory."""
-        kept = self._views.get(id(flat))
-        if kept is not None:
-            return kept[1]
+        """A flat tensor cut into the parameters' shapes, sharing memory."""
         pieces = torch.split_with_sizes(flat, self.sizes)
         return [piece.view_as(p) for piece, p in zip(pieces, self.params, strict=True)]
-
-    def buffer(self, name: str) -> Tensor:
-        """A flat tensor that is used again in each step: a new one of many megabytes costs more than its use."""
-        if name not in self.scratch:
-            out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
-            self.scratch[name], self._views[id(out)] = out, (out, self.views(out))
-        return self.scratch[name]
 
     def entry(self, position: int) -> State:
         """The state of one parameter, as views in its shape."""
         return {name: self.views(flat)[position] for name, flat in self.tensors.items()}
 
-    def gradient(self) -> Tensor:
-        """The parameters' gradients as one flat tensor, 0 where there is none."""
+    # --- pieces -----------------------------------------------------------------------------------------------------
+
+    def pieces(self, gradient: str = "mean") -> list[Piece]:
+        """The group in pieces.
+
+        Args:
+            gradient: The buffer that `Piece.gradient` is cut from.
+        """
+        key = gradient, len(self.tensors)
+        if self.gathered and key in self._kept:
+            return self._kept[key]
+        if self.gathered and not self.by_parameter:
+            sizes = _parts(self.numel, self.device)
+            owners: list[Tensor | None] = [None] * len(sizes)
+        else:
+            parts = [_parts(size, self.device) for size in self.sizes]
+            sizes = [size for part in parts for size in part]
+            owners = [p for p, part in zip(self.params, parts, strict=True) for _ in part]
+        states = {name: torch.split_with_sizes(flat, sizes) for name, flat in self.tensors.items()}
+        slopes = torch.split_with_sizes(self._buffer(gradient), sizes)
+        found = [
+            Piece({name: cut[i] for name, cut in states.items()}, weights, slope, owner)
+            for i, (weights, slope, owner) in enumerate(zip(self._weights(sizes), slopes, owners, strict=True))
+        ]
+        if self.gathered:  # else they are cut from the parameters, whose memory can change
+            self._kept[key] = found
+        return found
+
+    def collect(self, gradient: str) -> Iterator[Piece]:
+        """The pieces, each with the parameters' gradients just copied into its own, 0 where there is none."""
         for position, p in enumerate(self.params):
             self.has_gradient[position] |= p.grad is not None
-        pieces = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
-        return torch.cat(pieces, out=self.buffer("gradient"))
+        slopes = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
+        if self.gathered:
+            torch.cat(slopes, out=self._buffer(gradient))
+            yield from self.pieces(gradient)
+        else:
+            parts = (part for slope in slopes for part in torch.split(slope, _parts(len(slope), self.device)))
+            for piece, part in zip(self.pieces(gradient), parts, strict=True):
+                piece.gradient.copy_(part)
+                yield piece
 
-    def swap(self, first: str, second: str) -> None:
-        """Exchange two buffers."""
-        self.scratch[first], self.scratch[second] = self.buffer(second), self.buffer(first)
-
-    def write(self, flat: Tensor) -> None:
-        """Copy a flat tensor into the parameters, unless they hold it and nothing was changed since."""
-        if not self.params or (self._written[0] is flat and self._written[1] == self._versions(flat)):
-            return
-        torch._foreach_copy_(self.params, self.views(flat))
+    def put(self) -> None:
+        """Let the module hold what was written into the pieces' weights."""
+        if self.gathered and self.params:
+            torch._foreach_copy_(self.params, self._views["weights"])
         torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
-        self._written = flat, self._versions(flat)
+        self._predicting = None
 
-    def _versions(self, flat: Tensor) -> list[int]:
+    # --- whether the module predicts --------------------------------------------------------------------------------
+
+    @property
+    def predicting(self) -> bool:
+        """Whether the module holds the ±1 of the state as it is now."""
+        return self._predicting is not None and self._predicting == self._versions()
+
+    def mark_predicting(self) -> None:
+        """Note that the module holds the ±1 of the state."""
+        self._predicting = self._versions()
+
+    def forget(self) -> None:
+        """Drop the samples: what follows belongs to the next step."""
+        self.samples, self._predicting = 0, None
+        self.has_gradient = [False] * len(self.params)
+
+    def _versions(self) -> list[int]:
         """Torch's count of in-place changes of each tensor."""
-        return [tensor._version for tensor in (flat, *self.params)]
+        return [tensor._version for tensor in (*self.tensors.values(), *self.params)]
+
+    # --- inner ------------------------------------------------------------------------------------------------------
+
+    def _buffer(self, name: str) -> Tensor:
+        """A flat tensor that is used again in each step: a new one of many megabytes costs more than its use."""
+        if name not in self._buffers:
+            self._buffers[name] = torch.empty(self.numel, dtype=self.dtype, device=self.device)
+            self._views[name] = self.views(self._buffers[name])
+        return self._buffers[name]
+
+    def _weights(self, sizes: list[int]) -> list[Tensor]:
+        if self.gathered:
+            return list(torch.split_with_sizes(self._buffer("weights"), sizes))
+        flat = (p.detach().view(-1) for p in self.params)
+        return [part for weight in flat for part in torch.split(weight, _parts(len(weight), self.device))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: views belong to the tensors they were made of."""
+        return {**vars(self), "_views": {}, "_kept": {}, "_predicting": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Of copies and pickles: views belong to the tensors they were made of."""
+        """Views are made again."""
         vars(self).update(state)
-        self._written = None, []
-        self._views = {}
-        self._views = {id(buffer): (buffer, self.views(buffer)) for buffer in self.scratch.values()}
+        self._views = {name: self.views(buffer) for name, buffer in self._buffers.items()}
 
 
-def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat tensors of one length cut into pieces that stay in a CPU's cache through many passes."""
-    if tensors[0].numel() <= CHUNK or tensors[0].device.type != "cpu":
-        return iter([tensors])
-    return zip(*(torch.split(tensor, CHUNK) for tensor in tensors), strict=True)
+def _parts(numel: int, device: torch.device) -> list[int]:
+    """Sizes of the pieces that so many numbers are worked on in."""
+    if device.type != "cpu" or numel <= CHUNK:
+        return [numel]
+    return [min(CHUNK, numel - start) for start in range(0, numel, CHUNK)]
 
 
-def signs(out: Tensor, latent: Tensor, minus: Tensor | None = None) -> Tensor:
-    """`bernoulli.mode` of a flat tensor, or of the difference of two, written into `out`: ±1, with 0 → +1."""
-    for piece, value, other in chunks(out, latent, latent if minus is None else minus):
-        torch.ge(value, other if minus is not None else 0, out=piece).mul_(2).sub_(1)
-    return out
+def signs(latent: Tensor, out: Tensor, minus: Tensor | None = None) -> None:
+    """Writes `bernoulli.mode` of a tensor, or of the difference of two, into `out`: ±1, with 0 → +1."""
+    torch.ge(latent, 0 if minus is None else minus, out=out).mul_(2).sub_(1)

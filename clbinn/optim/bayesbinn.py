@@ -24,7 +24,7 @@ from torch import Tensor
 from clbinn import bernoulli
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._checks import check_at_least, check_between, check_count, check_positive
-from clbinn.optim._flat import FlatState, chunks, signs
+from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.optim._noise import Noise, tanh
 
 __all__ = ["BayesBiNN", "TrainingWeights", "bayesbinn"]
@@ -136,7 +136,7 @@ class BayesBiNN(BinaryOptimizer):
         if not isinstance(prior_natural, (int, float)):
             _assign("prior_natural", self.prior_natural_parameters(), prior_natural)
         for flat in self._flat:
-            self._begin(flat)
+            flat.forget()
         self.restore()
 
     def natural_parameters(self) -> list[Tensor]:
@@ -186,45 +186,31 @@ class BayesBiNN(BinaryOptimizer):
             state["momentum"] = torch.zeros_like(natural)
         return state
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        weights = flat.buffer("training")
-        for w, natural in chunks(weights, flat.tensors["natural"]):
-            if group["training_weights"] == "relaxed":  # bernoulli.relaxed_sample in place, with the noise 2δ
-                self.noise.logit(out=w).add_(natural, alpha=2).mul_(0.5 / group["temperature"])
-            else:
-                w.copy_(natural)
-            tanh(w)
-        return weights
+    def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        w, natural = piece.weights, piece.state["natural"]
+        if group["training_weights"] == "relaxed":  # bernoulli.relaxed_sample in place, with the noise 2δ
+            self.noise.logit(out=w).add_(natural, alpha=2).mul_(0.5 / group["temperature"])
+        else:
+            w.copy_(natural)
+        tanh(w)
 
-    def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
-        total = flat.buffer("scaled")
-        pieces = (total, gradient, flat.buffer("training"), flat.tensors["natural"])
-        for out, g, w, natural in chunks(*pieces):
-            scaled = torch.empty_like(out) if flat.samples else out
-            if group["training_weights"] == "relaxed":
-                _gradient_scale(w, natural, group, scaled).mul_(g)
-            else:
-                torch.mul(g, group["num_data"], out=scaled)
-            if flat.samples:
-                out.add_(scaled)
+    def _collect(self, group: dict[str, Any], piece: Piece) -> None:
+        if group["training_weights"] == "relaxed":
+            piece.gradient.mul_(_gradient_scale(piece.weights, piece.state["natural"], group))
+        else:
+            piece.gradient.mul_(group["num_data"])
 
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        group["step"] += 1
-        state = flat.tensors
-        if group["momentum"] and "momentum" not in state:  # a schedule brought it in
-            state["momentum"] = torch.zeros_like(state["natural"])
-        options = {name: group[name] for name in ("lr", "momentum", "prior_weight", "step")}
-        for natural, prior, total, *buffers in chunks(
-            state["natural"],
-            state["prior_natural"],
-            flat.buffer("scaled"),
-            *([state["momentum"]] if "momentum" in state else []),
-        ):
-            gradient = total.div_(samples) if samples > 1 else total
-            bayesbinn(natural, prior, gradient, buffers[0] if buffers else None, **options)
+    def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:
+        if group["momentum"] and "momentum" not in flat.tensors:  # a schedule brought it in
+            flat.tensors["momentum"] = torch.zeros_like(flat.tensors["natural"])
 
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return signs(flat.buffer("mode"), flat.tensors["natural"]) if flat.params else torch.empty(0)
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
+        options = {name: group[name] for name in ("lr", "momentum", "prior_weight")}
+        natural, prior, buffer = piece.state["natural"], piece.state["prior_natural"], piece.state.get("momentum")
+        bayesbinn(natural, prior, piece.gradient, buffer, step=group["step"] + 1, **options)
+
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        signs(piece.state["natural"], piece.weights)
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
         return bernoulli.sample(flat.tensors["natural"], noise.uniform(flat.numel, flat.dtype))
@@ -234,11 +220,14 @@ class BayesBiNN(BinaryOptimizer):
         return [v for flat in self._flat if flat.params for v in flat.views(flat.tensors[name])]
 
 
-def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any], out: Tensor) -> Tensor:
-    """`bernoulli.gradient_scale` written into `out`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
-    one, mean = out.new_ones(()), tanh(natural.clone())
+def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any]) -> Tensor:
+    """`bernoulli.gradient_scale` in place of the relaxed weights, whose work is done.
+
+    1 and eps are added apart, as 1 + eps is 1 in float32.
+    """
+    one, mean = natural.new_ones(()), tanh(natural.clone())
     denominator = torch.addcmul(one, mean, mean, value=-1, out=mean).add_(group["eps"])
-    numerator = torch.addcmul(one, relaxed, relaxed, value=-1, out=out).add_(group["eps"])
+    numerator = torch.addcmul(one, relaxed, relaxed, value=-1, out=relaxed).add_(group["eps"])
     return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
 
 

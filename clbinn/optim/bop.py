@@ -10,14 +10,13 @@ turned.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import check_at_least
-from clbinn.optim._flat import FlatState, chunks
-from clbinn.optim._gradient import GradientOptimizer
+from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._flat import FlatState, Piece
 
 __all__ = ["Bop", "bop", "bop_negative"]
 
@@ -47,7 +46,7 @@ def bop_negative(weight: Tensor, average: Tensor, gradient: Tensor, *, adaptivit
     weight.copy_(torch.where(flip, -weight, weight))
 
 
-class Bop(GradientOptimizer):
+class Bop(BinaryOptimizer):
     """Flips a weight when the average of its gradients is against it strongly enough; see the module's equations.
 
     Weights start as random signs. The adaptivity is in the parameter groups: move it by
@@ -73,6 +72,8 @@ class Bop(GradientOptimizer):
         True
     """
 
+    _trains_with_signs: ClassVar[bool] = True
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -91,13 +92,9 @@ class Bop(GradientOptimizer):
         weight = self.noise.signs(flat.numel, flat.dtype)
         return {"weight": weight, "average": torch.zeros_like(weight)}
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return flat.tensors["weight"]
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
+        weight, average = piece.state["weight"], piece.state["average"]
+        bop(weight, average, piece.gradient, adaptivity=group["adaptivity"], threshold=group["threshold"])
 
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        gradient = self._mean_gradient(flat, samples)
-        for piece in chunks(flat.tensors["weight"], flat.tensors["average"], gradient):
-            bop(*piece, adaptivity=group["adaptivity"], threshold=group["threshold"])
-
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return flat.buffer("signs").copy_(flat.tensors["weight"]) if flat.params else torch.empty(0)
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        piece.weights.copy_(piece.state["weight"])

@@ -7,15 +7,15 @@ and an L2 term on the real weights (½ c'' ‖w‖²) of a last layer that stays
 """
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from clbinn import bernoulli
-from clbinn.optim._binary import check_at_least
-from clbinn.optim._flat import FlatState
-from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
+from clbinn.optim._adam import adam_step, check_adam
+from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.optim._noise import Noise
 
 __all__ = ["LRNet", "StochasticWeight", "moments", "ternary_moments"]
@@ -53,7 +53,7 @@ def ternary_moments(logits: Tensor) -> tuple[Tensor, Tensor]:
     return mean, not_zero - mean.square()
 
 
-class LRNet(GradientOptimizer):
+class LRNet(BinaryOptimizer):
     """Adam on the logits of stochastic layers and on whatever else is real; see the module's text.
 
     Logits start from what the `StochasticWeight`s hold (`clbinn.nn.lrnet.to_stochastic` takes them from a trained
@@ -74,6 +74,8 @@ class LRNet(GradientOptimizer):
         ValueError: an option out of its range, or no stochastic layer's weight among the parameters.
         TypeError: parameters of half precision or of mixed types.
     """
+
+    _by_parameter: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -128,30 +130,25 @@ class LRNet(GradientOptimizer):
         value = torch.cat([p.detach().reshape(-1) for p in flat.params])
         return {"value": value, "exp_avg": torch.zeros_like(value), "exp_avg_sq": torch.zeros_like(value)}
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return flat.tensors["value"]
+    def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        piece.weights.copy_(piece.state["value"])
 
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        gradient, state = self._mean_gradient(flat, samples), flat.tensors
-        for (value, stochastic), slope in zip(_split(flat, state["value"]), flat.views(gradient), strict=True):
-            if not stochastic:
-                if value.dim() > 1:
-                    slope.add_(value, alpha=group["weight_decay"])
-                continue
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
+        value, gradient = piece.state["value"], piece.gradient
+        if isinstance(piece.param, StochasticWeight):
             if group["probability_penalty"]:
                 mean = torch.tanh(value / 2)  # d/dθ a (1 - a) = a (1 - a) (1 - 2a) = -¼ (1 - mean²) mean
-                slope.sub_(mean * (1 - mean.square()), alpha=group["probability_penalty"] / 4)
-            slope.add_(value, alpha=2 * group["logit_penalty"])
-        adam_step([state["value"]], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], group)
+                gradient.sub_(mean * (1 - mean.square()), alpha=group["probability_penalty"] / 4)
+            gradient.add_(value, alpha=2 * group["logit_penalty"])
+        elif piece.param is not None and piece.param.dim() > 1:
+            gradient.add_(value, alpha=group["weight_decay"])
+        adam_step([value], [gradient], [piece.state["exp_avg"]], [piece.state["exp_avg_sq"]], group)
 
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        if not flat.params:
-            return torch.empty(0)
-        weights = flat.tensors["value"].clone()
-        for view, stochastic in _split(flat, weights):
-            if stochastic:
-                view.copy_(bernoulli.mode(view))
-        return weights
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        if isinstance(piece.param, StochasticWeight):
+            signs(piece.state["value"], piece.weights)
+        else:
+            piece.weights.copy_(piece.state["value"])
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
         weights = flat.tensors["value"].clone()

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import check_at_least
-from clbinn.optim._flat import FlatState, chunks, signs
-from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
+from clbinn.optim._adam import adam_step, check_adam
+from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.optim._noise import tanh
 
 __all__ = ["PMF", "exact_gradient", "identity_gradient"]
@@ -50,7 +50,7 @@ def identity_gradient(soft: Tensor, gradient: Tensor, beta: float) -> tuple[Tens
 GRADIENTS = {"exact": exact_gradient, "identity": identity_gradient}
 
 
-class PMF(GradientOptimizer):
+class PMF(BinaryOptimizer):
     """Learns two logits a weight and hardens their softmax step by step; see the module's equations.
 
     Logits start by Glorot's uniform rule, those of vectors (biases) normal with standard deviation 0.1.
@@ -133,24 +133,22 @@ class PMF(GradientOptimizer):
                 view.mul_(2).sub_(1).mul_(math.sqrt(6 / fans))
         return uniform
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        soft = flat.buffer("soft")
-        for out, plus, minus in chunks(soft, flat.tensors["plus"], flat.tensors["minus"]):
-            tanh(torch.sub(plus, minus, out=out).mul_(group["beta"] / 2))
-        return soft
+    def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        plus, minus = piece.state["plus"], piece.state["minus"]
+        tanh(torch.sub(plus, minus, out=piece.weights).mul_(group["beta"] / 2))
 
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        state, gradient = flat.tensors, self._mean_gradient(flat, samples)
-        to_logits, jacobian = (flat.buffer("soft"), flat.buffer("to_minus")), GRADIENTS[group["jacobian"]]
-        for to_plus, to_minus, slope in chunks(*to_logits, gradient):
-            for out, value in zip((to_plus, to_minus), jacobian(to_plus, slope, group["beta"]), strict=True):
-                out.copy_(value)  # the training weights have done their work: their place is used
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
+        state, beta = piece.state, group["beta"]
+        plus, minus = state["plus"], state["minus"]
+        soft = tanh(torch.sub(plus, minus).mul_(beta / 2))
+        to_logits = GRADIENTS[group["jacobian"]](soft, piece.gradient, beta)
+        first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in ("exp_avg", "exp_avg_sq"))
+        adam_step([plus, minus], to_logits, first, second, group, group["weight_decay"])
+
+    def _end_update(self, group: dict[str, Any]) -> None:
         if group["step"] % group["rho_interval"] == 0:
             group["beta"] = min(group["beta"] * group["rho"], group["beta_max"])
-        first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in ("exp_avg", "exp_avg_sq"))
-        adam_step([state["plus"], state["minus"]], to_logits, first, second, group, group["weight_decay"])
+        super()._end_update(group)
 
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        if not flat.params:
-            return torch.empty(0)
-        return signs(flat.buffer("signs"), flat.tensors["plus"], flat.tensors["minus"])
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        signs(piece.state["plus"], piece.weights, piece.state["minus"])

@@ -9,19 +9,19 @@ Every weight w in {-1, +1} has a latent real weight v. One step:
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import check_positive
-from clbinn.optim._flat import FlatState, signs
-from clbinn.optim._gradient import GradientOptimizer, adam_step, check_adam
+from clbinn.optim._adam import adam_step, check_adam
+from clbinn.optim._binary import BinaryOptimizer, check_positive
+from clbinn.optim._flat import FlatState, Piece, signs
 
 __all__ = ["STE"]
 
 
-class STE(GradientOptimizer):
+class STE(BinaryOptimizer):
     """Learns latent real weights whose signs are the network's weights; see the module's equations.
 
     A latent weight starts uniform on ±√(1.5 / (fan_in + fan_out)), as in the code of BayesBiNN's authors; what the
@@ -49,6 +49,8 @@ class STE(GradientOptimizer):
         >>> bool((net.weight.abs() == 1).all())
         True
     """
+
+    _trains_with_signs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -87,20 +89,16 @@ class STE(GradientOptimizer):
             view.mul_(initial_bound(view))
         return {"latent": latent, "exp_avg": torch.zeros_like(latent), "exp_avg_sq": torch.zeros_like(latent)}
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return self._prediction(group, flat)
-
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        gradient = self._mean_gradient(flat, samples)
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
+        gradient, latent = piece.gradient, piece.state["latent"]
         if group["clip_gradient"] is not None:
             gradient.clamp_(-group["clip_gradient"], group["clip_gradient"])
-        state = flat.tensors
-        adam_step([state["latent"]], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], group)
+        adam_step([latent], [gradient], [piece.state["exp_avg"]], [piece.state["exp_avg_sq"]], group)
         if group["clip_latent"] is not None:
-            state["latent"].clamp_(-group["clip_latent"], group["clip_latent"])
+            latent.clamp_(-group["clip_latent"], group["clip_latent"])
 
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return signs(flat.buffer("signs"), flat.tensors["latent"]) if flat.params else torch.empty(0)
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        signs(piece.state["latent"], piece.weights)
 
 
 def initial_bound(weight: Tensor) -> float:

@@ -9,17 +9,16 @@ so closer to a flip of w, is made smaller the farther h is from 0:
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from avalanche.core import BasePlugin
 from torch import Tensor, nn
 
-from clbinn import bernoulli
 from clbinn.errors import UserError
-from clbinn.optim._binary import check_at_least
-from clbinn.optim._flat import FlatState
-from clbinn.optim._gradient import GradientOptimizer, check_adam
+from clbinn.optim._adam import check_adam
+from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin, is_weight
 from clbinn.strategies.naive import Naive
 
@@ -32,7 +31,7 @@ def consolidation(hidden: Tensor, direction: Tensor, metaplasticity: float) -> T
     return torch.where(towards_zero, 1 - torch.tanh(metaplasticity * hidden).square(), torch.ones_like(hidden))
 
 
-class MetaplasticAdam(GradientOptimizer):
+class MetaplasticAdam(BinaryOptimizer):
     """Learns hidden real weights whose signs are the network's weights; see the module's equations.
 
     A hidden weight starts uniform on ±`init`. It is not clipped.
@@ -51,6 +50,8 @@ class MetaplasticAdam(GradientOptimizer):
         ValueError: An option out of its range.
         TypeError: Parameters of half precision or of mixed types.
     """
+
+    _trains_with_signs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -90,22 +91,18 @@ class MetaplasticAdam(GradientOptimizer):
         hidden = self.noise.uniform(flat.numel, flat.dtype).mul_(2).sub_(1).mul_(group["init"])
         return {"hidden": hidden, "exp_avg": torch.zeros_like(hidden), "exp_avg_sq": torch.zeros_like(hidden)}
 
-    def _training_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return self._prediction(group, flat)
-
-    def _update(self, group: dict[str, Any], flat: FlatState, samples: int) -> None:
-        hidden, first, second = (flat.tensors[name] for name in ("hidden", "exp_avg", "exp_avg_sq"))
-        gradient = self._mean_gradient(flat, samples).add_(hidden, alpha=group["weight_decay"])
-        group["step"] += 1
-        beta1, beta2 = group["betas"]
+    def _update(self, group: dict[str, Any], piece: Piece) -> None:
+        hidden, first, second = (piece.state[name] for name in ("hidden", "exp_avg", "exp_avg_sq"))
+        gradient = piece.gradient.add_(hidden, alpha=group["weight_decay"])
+        step, (beta1, beta2) = group["step"] + 1, group["betas"]
         first.lerp_(gradient, 1 - beta1)
         second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (second / (1 - beta2 ** group["step"])).sqrt_().add_(group["adam_eps"])
-        direction = first / (1 - beta1 ** group["step"]) / scale
+        scale = (second / (1 - beta2**step)).sqrt_().add_(group["adam_eps"])
+        direction = first / (1 - beta1**step) / scale
         hidden.sub_(direction * consolidation(hidden, first, group["metaplasticity"]), alpha=group["lr"])
 
-    def _prediction_weights(self, group: dict[str, Any], flat: FlatState) -> Tensor:
-        return bernoulli.mode(flat.tensors["hidden"]) if flat.params else torch.empty(0)
+    def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
+        signs(piece.state["hidden"], piece.weights)
 
 
 class SynapticMetaplasticity(Naive):

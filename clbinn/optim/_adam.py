@@ -1,4 +1,4 @@
-"""What STE, Bop, PMF and LR-net share: the plain gradient, averaged over samples, and a step of Adam."""
+"""What STE, PMF and LR-net share: a step of Adam, and the checks of its options."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,25 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from clbinn.optim._binary import BinaryOptimizer, check_at_least, check_between
-from clbinn.optim._flat import FlatState
+from clbinn.optim._checks import check_at_least, check_between
 
-__all__ = ["GradientOptimizer", "adam_step", "check_adam"]
-
-
-class GradientOptimizer(BinaryOptimizer):
-    """Base: sums the gradients of the blocks, and gives their mean."""
-
-    def _collect(self, group: dict[str, Any], flat: FlatState, gradient: Tensor) -> None:
-        if flat.samples:
-            flat.buffer("sum").add_(gradient)
-        else:  # the first gradient is the sum
-            flat.swap("sum", "gradient")
-
-    @staticmethod
-    def _mean_gradient(flat: FlatState, samples: int) -> Tensor:
-        gradient = flat.buffer("sum")
-        return gradient.div_(samples) if samples > 1 else gradient
+__all__ = ["adam_step", "check_adam"]
 
 
 def check_adam(group: dict[str, Any]) -> None:
@@ -46,14 +30,14 @@ def adam_step(
     group: dict[str, Any],
     weight_decay: float = 0.0,
 ) -> None:
-    """One step of torch's Adam in place, fused to one pass over memory; counts in `group["step"]`.
+    """One step of torch's Adam in place, fused to one pass over memory.
 
     Args:
         values: what is learned.
         gradients: of the same shapes.
         exp_avgs: first moments, changed in place.
         exp_avg_sqs: second moments, changed in place.
-        group: holds lr, betas, adam_eps, step.
+        group: holds lr, betas, adam_eps and step, the number of steps done before.
         weight_decay: factor of the L2 term, added to the gradient.
     """
     steps = [torch.tensor(float(group["step"]), device=value.device) for value in values]
@@ -73,4 +57,3 @@ def adam_step(
         eps=group["adam_eps"],
         maximize=False,
     )
-    group["step"] += 1
