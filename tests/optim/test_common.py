@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from clbinn.nn import MLP
 from clbinn.nn.lrnet import to_stochastic
-from clbinn.optim import PMF, STE, BayesBiNN, Bop, LRNet, StepDecay
+from clbinn.optim import PMF, STE, BayesBiNN, Bop, LRNet, StepDecay, _flat
 
 # name: (class, options that learn the small target, a value that schedulers move)
 OPTIMIZERS = {
@@ -110,6 +110,26 @@ def test_first_steps_change_something(name):
     train(net, opt, 3)
     after = opt.state_dict()["state"]
     assert all(any(not torch.equal(before[i][key], after[i][key]) for key in before[i]) for i in before)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_large_group_in_pieces_takes_the_same_steps(name, idle, monkeypatch):
+    x, y = data()
+    results = []
+    for chunk in (_flat.CHUNK, 64):  # gathered as one piece; slices of the parameters
+        monkeypatch.setattr(_flat, "CHUNK", chunk)
+        net, opt = make(name)
+        list(net.parameters())[1].requires_grad_(not idle)
+        torch.manual_seed(5)
+        for _ in range(3):
+            for half in (slice(0, 128), slice(128, 256)):  # two samples a step
+                with opt.sampled_params():
+                    F.cross_entropy(net(x[half]), y[half]).backward()
+            opt.step()
+        state = [view for entry in opt.state_dict()["state"].values() for view in entry.values()]
+        results.append(state + weights(net) + opt.mode_weights() + opt.sample_weights())
+    assert same(*results)
 
 
 @pytest.mark.parametrize("name", BINARY)
