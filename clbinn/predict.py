@@ -13,11 +13,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from clbinn.checks import check_count
 from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
 from clbinn.nn.many import ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._checks import check_count
 from clbinn.optim._noise import Noise
 
 __all__ = ["estimate_batch_norm", "predict_log_proba", "predict_proba"]

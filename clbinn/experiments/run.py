@@ -191,7 +191,7 @@ class _Run:
         for j, score in enumerate(scores):
             event = self.folder.append_event("evaluation", after_task=after_task, test_task=j + 1, **score, **settings)
             self.report(event)
-        self.folder.append_row(after_task, self.accuracies[-1])
+        self.folder.append_row(after_task, np.array([score["accuracy"] for score in scores]))
 
     def _finish(self) -> None:
         """Keep what was learned, as the last checkpoint."""

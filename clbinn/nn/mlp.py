@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from clbinn.checks import check_choice
 from clbinn.nn.mean_field import MeanFieldLinear
 
 __all__ = ["MLP", "FanInScale", "normalisation"]
@@ -88,9 +89,9 @@ class MLP(nn.Module):
         mean_field: bool = False,
     ) -> None:
         super().__init__()
-        _check_choice("order", order, ("relu_norm", "norm_relu"))
-        _check_choice("norm", norm, ("batch", "layer", "scale", "none"))
-        _check_choice("activation", activation, tuple(ACTIVATIONS))
+        check_choice("order", order, ("relu_norm", "norm_relu"))
+        check_choice("norm", norm, ("batch", "layer", "scale", "none"))
+        check_choice("activation", activation, tuple(ACTIVATIONS))
         sizes = [in_features, *hidden, out_features]
         if min(sizes) < 1:
             raise ValueError(f"layer sizes must be at least 1, got {sizes}")
@@ -106,7 +107,7 @@ class MLP(nn.Module):
             layers.append((MeanFieldLinear if mean_field else nn.Linear)(fan_in, units, bias=bias))
             after = normalisation(norm, units, fan_in, momentum, eps)
             if last:
-                layers.extend([after] if norm_output or norm == "scale" else [])
+                layers.extend([after] if norm_output else [])
             elif order == "relu_norm" and norm != "scale":
                 layers.extend([ACTIVATIONS[activation](), after])
             else:
@@ -121,8 +122,3 @@ class MLP(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"logit_scale={self.logit_scale}" if self.logit_scale != 1 else ""
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

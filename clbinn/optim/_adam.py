@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from clbinn.optim._checks import check_at_least, check_between
+from clbinn.checks import check_at_least, check_between
 
 __all__ = ["adam_step", "check_adam"]
 

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from clbinn.optim._checks import check_at_least, check_between, check_count, check_positive
 from clbinn.optim._flat import FlatState, Piece, State
 from clbinn.optim._noise import Noise
 
-__all__ = ["BinaryOptimizer", "check_at_least", "check_between", "check_count", "check_positive"]
+__all__ = ["BinaryOptimizer"]
 
 
 class BinaryOptimizer(Optimizer):

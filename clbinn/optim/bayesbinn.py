@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from clbinn import bernoulli
+from clbinn.checks import check_at_least, check_between, check_choice, check_count, check_positive
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._checks import check_at_least, check_between, check_count, check_positive
 from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.optim._noise import Noise, tanh
 
@@ -176,8 +176,9 @@ class BayesBiNN(BinaryOptimizer):
         check_count("num_samples", group["num_samples"], 1)
         check_at_least("prior_weight", group["prior_weight"], 0)
         check_between("momentum", group["momentum"], 0, 1)
-        if group["training_weights"] not in get_args(TrainingWeights):
-            raise ValueError(f"training_weights must be 'relaxed' or 'mean', got {group['training_weights']!r}")
+        check_choice("training_weights", group["training_weights"], get_args(TrainingWeights))
+        if group["num_samples"] != self.param_groups[0]["num_samples"]:
+            raise ValueError("num_samples is one number for all parameter groups")
 
     def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
         natural = self.noise.signs(flat.numel, flat.dtype).mul_(self._init)

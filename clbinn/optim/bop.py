@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.checks import check_at_least
+from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece
 
 __all__ = ["Bop", "bop", "bop_negative"]

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from clbinn import bernoulli
+from clbinn.checks import check_at_least
 from clbinn.optim._adam import adam_step, check_adam
-from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.optim._noise import Noise
 

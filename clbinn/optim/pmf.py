@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clbinn.checks import check_at_least, check_choice
 from clbinn.optim._adam import adam_step, check_adam
-from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.optim._noise import tanh
 
@@ -114,8 +115,7 @@ class PMF(BinaryOptimizer):
         check_at_least("rho_interval", group["rho_interval"], 1)
         check_at_least("beta_max", group["beta_max"], 1)
         check_at_least("weight_decay", group["weight_decay"], 0)
-        if group["jacobian"] not in GRADIENTS:
-            raise ValueError(f"jacobian must be one of {', '.join(GRADIENTS)}, got {group['jacobian']!r}")
+        check_choice("jacobian", group["jacobian"], GRADIENTS)
 
     def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
         plus = self._initial_logits(flat)

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from clbinn.checks import check_positive
 from clbinn.optim._adam import adam_step, check_adam
-from clbinn.optim._binary import BinaryOptimizer, check_positive
+from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, signs
 
 __all__ = ["STE"]

@@ -9,8 +9,8 @@ from avalanche.training.plugins.evaluation import default_evaluator
 from torch import nn
 
 from clbinn import optim
+from clbinn.checks import check_positive
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._checks import check_positive
 from clbinn.optim.bayesbinn import TrainingWeights
 from clbinn.predict import Average
 from clbinn.seeding import derive_seed

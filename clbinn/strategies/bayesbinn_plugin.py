@@ -16,11 +16,11 @@ from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 from clbinn import optim
+from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.errors import RunError
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
 from clbinn.nn.many import ByteInputs
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._checks import check_at_least, check_count
 from clbinn.optim._noise import Noise
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
@@ -86,9 +86,9 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         check_count("mc_samples", mc_samples, 0)
         if lr_end is not None:
             check_at_least("lr_end", lr_end, 0)
-        _check_choice("batch_norm", batch_norm, get_args(BatchNorm))
-        _check_choice("average", average, get_args(Average))
-        _check_choice("num_data", num_data, ("experience", "optimizer"))
+        check_choice("batch_norm", batch_norm, get_args(BatchNorm))
+        check_choice("average", average, get_args(Average))
+        check_choice("num_data", num_data, ("experience", "optimizer"))
         self.mc_samples, self.batch_norm, self.average = mc_samples, batch_norm, average
         self.carry_prior, self.lr_end, self.num_data = carry_prior, lr_end, num_data
         self.binary, self.make_real_optimizer, self.seed = binary, real_optimizer, seed
@@ -342,11 +342,6 @@ def _binary_optimizer(strategy: Any) -> BinaryOptimizer:
     if not isinstance(optimizer, BinaryOptimizer):
         raise TypeError(f"the strategy needs a binary optimizer such as clbinn.optim.BayesBiNN, got {type(optimizer)}")
     return optimizer
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _check_loss(strategy: Any, loss: Tensor) -> None:

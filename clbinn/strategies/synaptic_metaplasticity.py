@@ -15,9 +15,10 @@ import torch
 from avalanche.core import BasePlugin
 from torch import Tensor, nn
 
+from clbinn.checks import check_at_least
 from clbinn.errors import UserError
 from clbinn.optim._adam import check_adam
-from clbinn.optim._binary import BinaryOptimizer, check_at_least
+from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, signs
 from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin, is_weight
 from clbinn.strategies.naive import Naive

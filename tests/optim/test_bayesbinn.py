@@ -242,3 +242,9 @@ def test_uniform_numbers_are_inside_their_ends():
     low, high = noise.uniform(3).aminmax()
     assert 0 < low < high < 1
     assert noise.logit(torch.empty(3)).isfinite().all()
+
+
+def test_groups_share_one_number_of_samples():
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    with pytest.raises(ValueError, match="one number for all"):
+        BayesBiNN([{"params": [first]}, {"params": [second], "num_samples": 3}], num_data=10)

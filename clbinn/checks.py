@@ -1,11 +1,12 @@
 """Options out of range, said by name."""
 
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["check_at_least", "check_between", "check_count", "check_positive"]
+__all__ = ["check_at_least", "check_between", "check_choice", "check_count", "check_positive"]
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -24,6 +25,12 @@ def check_between(name: str, value: Any, low: float, high: float) -> None:
     """Raise ValueError unless the value is a number with low <= value < high."""
     if not (_is_number(value) and low <= value < high):
         raise ValueError(f"{name} must be in [{low}, {high}), got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_count(name: str, value: Any, low: int) -> None:
