@@ -125,10 +125,12 @@ def _byte_product(x: ByteInputs, weight: Tensor) -> Tensor:
 
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:
     """(c, n, features) normalised by the running statistics, or each sample's batch by its own where there are none."""
-    if layer.running_mean is None or layer.running_var is None:
-        if out.shape[1] == 1:
-            raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
-        variance, mean = torch.var_mean(out, dim=1, correction=0, keepdim=True)
+    if layer.running_mean is not None and layer.running_var is not None:
+        variance = layer.running_var
+        out.sub_(layer.running_mean)
+    elif out.shape[1] > 1:
+        out.sub_(out.mean(1, keepdim=True))
+        variance = out.square().mean(1, keepdim=True)  # torch.var_mean takes 40 times as long along this dimension
     else:
-        variance, mean = layer.running_var, layer.running_mean
-    return out.sub_(mean).mul_((variance + layer.eps).rsqrt())
+        raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
+    return out.mul_((variance + layer.eps).rsqrt())
