@@ -111,8 +111,8 @@ class GaussianLinear(nn.Linear):
         """Outputs of shape `(S * n, out_features)` for inputs with n or S * n rows; `(n, …)` for S = 0."""
         if self.draw.samples == 0:
             return F.linear(x, self.weight, self.bias)
-        if not self.learned and torch.is_grad_enabled():
-            self.learned.fill_(True)
+        if torch.is_grad_enabled():
+            self.learned.fill_(True)  # without a look first, which a GPU would wait for
         return self._local(x) if self.draw.local else self._sampled(x)
 
     def _sampled(self, x: Tensor) -> Tensor:
