@@ -8,12 +8,12 @@ softmax, as the authors' code does.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from clbinn.checks import check_count
+from clbinn.checks import check_choice, check_count
 from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
 from clbinn.nn.many import ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
@@ -192,10 +192,8 @@ def _draws(opt: BinaryOptimizer, mc_samples: int, noise: Noise) -> Iterator[int]
 def _check(mc_samples: int, average: str, batch_norm: str, batch_size: int) -> None:
     check_count("mc_samples", mc_samples, 0)
     check_count("batch_size", batch_size, 1)
-    if average not in ("probabilities", "logits"):
-        raise ValueError(f"average must be 'probabilities' or 'logits', got {average!r}")
-    if batch_norm not in ("running", "batch"):
-        raise ValueError(f"batch_norm must be 'running' or 'batch', got {batch_norm!r}: set other statistics first")
+    check_choice("average", average, get_args(Average))
+    check_choice("batch_norm", batch_norm, ("running", "batch"))
 
 
 @contextmanager

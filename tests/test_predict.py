@@ -120,7 +120,7 @@ def test_estimated_statistics_are_those_of_the_weights_that_predict():
     [
         ({"mc_samples": -1}, "mc_samples must be at least 0"),
         ({"average": "votes"}, "average must be"),
-        ({"batch_norm": "task"}, "batch_norm must be 'running' or 'batch'"),
+        ({"batch_norm": "task"}, "batch_norm must be one of running, batch"),
     ],
 )
 def test_bad_options_are_named(pair, options, message):

@@ -5,11 +5,15 @@ The module itself holds the *prediction weights*, exactly ±1, at all times exce
 holds the *training weights* that the gradient is taken at. A subclass says what these are, for some weights at a time
 (a `Piece`, see `clbinn.optim._flat`):
 
+    _check_group(group)                 raise ValueError for an option out of range
     _start(group, flat)                 make the state of a group's parameters: flat tensors by name
-    _training_weights(group, piece)     fill `piece.weights` with what `sampled_params()` puts into the module
+    _training_weights(group, piece)     fill `piece.weights` with what `sampled_params()` puts into the module;
+                                        not needed with `_trains_with_signs`
     _collect(group, piece)              turn the gradient of one sample, `piece.gradient`, into what is averaged
-    _update(group, piece)               the step, from the average over the samples in `piece.gradient`
+    _update(group, piece)               the step, from the average over the samples in `piece.gradient`;
+                                        `_begin_update` and `_end_update` are called once around the pieces
     _prediction_weights(group, piece)   fill `piece.weights` with ±1
+    _draw(group, flat, noise)           one draw of ±1, for methods with a posterior
 """
 
 import dataclasses
@@ -43,6 +47,7 @@ class BinaryOptimizer(Optimizer):
     _KEPT: ClassVar[set[str]] = {"noise", "_flat", "_sampling", "_held"}
     _trains_with_signs: ClassVar[bool] = False  # the training weights are the prediction weights
     _by_parameter: ClassVar[bool] = False  # a subclass needs to know which parameter a piece is of
+    _optional: ClassVar[set[str]] = set()  # parts of the state that come with an option
     _step_supports_amp_scaling = True  # asks torch's GradScaler to tell, so that step() can refuse it
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], seed: int | None = None) -> None:
@@ -60,6 +65,7 @@ class BinaryOptimizer(Optimizer):
         """Put the training weights into the module; on leaving, take the gradients and put back the ±1.
 
         Several blocks before one `step()` are averaged. After an exception inside the block its gradients are dropped.
+        What the block finds in the module is to stay there until the gradients were taken.
 
         Raises:
             RuntimeError: The block is entered inside another one.
@@ -72,11 +78,15 @@ class BinaryOptimizer(Optimizer):
         if self._sampling:
             raise RuntimeError("sampled_params() is already open: blocks can't be nested")
         self._synchronise()
-        with torch.no_grad():
-            for group, flat in self._groups():
-                for p in flat.params:
-                    p.grad = None
-                self._train_with(group, flat)
+        try:
+            with torch.no_grad():
+                for group, flat in self._groups():
+                    for p in flat.params:
+                        p.grad = None
+                    self._train_with(group, flat)
+        except BaseException:
+            self.restore()
+            raise
         self._sampling = True
 
     @property
@@ -97,23 +107,27 @@ class BinaryOptimizer(Optimizer):
         """
         if not self._sampling:
             raise RuntimeError("no sampled_params() block is open")
-        with torch.no_grad():
-            for group, flat in self._groups():
-                if flat.samples:
-                    for piece, total in zip(flat.collect("sample"), flat.pieces(), strict=True):
-                        self._collect(group, piece)
-                        total.gradient.add_(piece.gradient)
-                else:
-                    for piece in flat.collect("mean"):
-                        self._collect(group, piece)
-                flat.samples += 1
+        try:
+            with torch.no_grad():
+                for group, flat in self._groups():
+                    self._collect_group(group, flat)
+        except BaseException:
+            self.discard()
+            raise
         self._sampling = False
         if restore:
             self.restore()
 
     def restore(self) -> None:
-        """Put the prediction weights into the module, dropping a sample that is still open."""
+        """Put the prediction weights into the module, dropping a sample that is still open.
+
+        Inside a block of `weights` it gets those of the block.
+        """
         self._sampling = False
+        self._synchronise()
+        if self._held is not None:
+            self._hold(self._held)
+            return
         with torch.no_grad():
             for group, flat in self._groups():
                 self._predict_with(group, flat)
@@ -151,19 +165,12 @@ class BinaryOptimizer(Optimizer):
         if missing or (trainable and not any(any(flat.has_gradient) for flat in self._flat)):
             self.discard()
             raise RuntimeError("step() has no gradients: run the backward pass inside `with opt.sampled_params():`")
-        for group, flat in self._groups():
-            idle = [i for i, seen in enumerate(flat.has_gradient) if not seen]
-            kept = [{name: view.clone() for name, view in flat.entry(i).items()} for i in idle]
-            self._begin_update(group, flat)
-            for piece in flat.pieces():
-                if flat.samples > 1:
-                    piece.gradient.div_(flat.samples)
-                self._update(group, piece)
-            self._end_update(group)
-            for i, entry in zip(idle, kept, strict=True):  # as in torch: no gradient, no update
-                for name, view in flat.entry(i).items():
-                    view.copy_(entry[name])
-            flat.forget()
+        try:
+            for group, flat in self._groups():
+                self._update_group(group, flat)
+        except BaseException:
+            self.discard()
+            raise
         self.restore()
         return loss
 
@@ -198,7 +205,7 @@ class BinaryOptimizer(Optimizer):
             yield
         finally:
             self._held = outer
-            self.restore() if outer is None else self._hold(outer)
+            self.restore()
 
     def parameters(self) -> list[Tensor]:
         """All parameters in order, over all groups."""
@@ -231,8 +238,8 @@ class BinaryOptimizer(Optimizer):
         self._synchronise()
         packed = super().state_dict()
         packed["state"] = {
-            index: {name: view.clone() for name, view in flat.entry(position).items()}
-            for index, (flat, position) in enumerate((f, i) for f in self._flat for i in range(len(f.params)))
+            index: {name: view.clone() for name, view in entry.items()}
+            for index, entry in enumerate(entry for flat in self._flat for entry in flat.entries())
         }
         packed["noise"] = self.noise.state_dict()
         return packed
@@ -241,30 +248,31 @@ class BinaryOptimizer(Optimizer):
         """Take over what `state_dict` gave.
 
         Raises:
-            ValueError: It belongs to other parameters, or to another kind of optimizer.
+            ValueError: It belongs to other parameters, or to another kind of optimizer. Nothing was changed then.
         """
         if "noise" not in state_dict:
             raise ValueError(f"the state of another kind of optimizer can't be loaded into {type(self).__name__}")
+        self._synchronise()
         state_dict = dict(state_dict)
         entries, noise = state_dict.pop("state"), state_dict.pop("noise")
+        self._check_fit(entries)
         super().load_state_dict({**state_dict, "state": {}})
-        self._flat = []  # the options that were loaded say what is kept for a weight
-        self._synchronise()
         self.noise.load_state_dict(noise)
-        for index, (flat, position) in enumerate((f, i) for f in self._flat for i in range(len(f.params))):
-            mine, given = flat.entry(position), entries[index]
-            if {n: v.shape for n, v in mine.items()} != {n: v.shape for n, v in given.items()}:
-                raise ValueError(
-                    f"the state does not fit parameter {index} of shape {tuple(flat.params[position].shape)}"
-                )
-            for name, view in mine.items():
-                view.copy_(given[name])
+        index = 0
         for flat in self._flat:
+            for name in self._optional & set(entries.get(index, {})) - set(flat.tensors):
+                flat.tensors[name] = torch.zeros(flat.numel, dtype=flat.dtype, device=flat.device)
+            for mine in flat.entries():
+                for name, view in mine.items():
+                    view.copy_(entries[index][name]) if name in entries[index] else view.zero_()
+                index += 1
             flat.forget()
         self.restore()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with checks; they are ±1 at once."""
+        if self._sampling:
+            raise RuntimeError("add_param_group() inside sampled_params(): leave the block first")
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else params
         if isinstance(params, set):
@@ -272,7 +280,11 @@ class BinaryOptimizer(Optimizer):
         params = [p[1] if isinstance(p, tuple) else p for p in params]  # named parameters
         self._check([p for p in params if isinstance(p, Tensor)])
         super().add_param_group({**param_group, "params": params})
-        self._check_group(self.param_groups[-1])
+        try:
+            self._check_group(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
         if self._flat:  # not while the optimizer is made
             self._synchronise()
 
@@ -296,7 +308,7 @@ class BinaryOptimizer(Optimizer):
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
         raise NotImplementedError
 
-    def _end_update(self, group: dict[str, Any]) -> None:
+    def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
         """What a step does once, after the pieces: it is counted."""
         if "step" in group:
             group["step"] += 1
@@ -329,13 +341,42 @@ class BinaryOptimizer(Optimizer):
         if self._trains_with_signs:
             self._predict_with(group, flat)
             return
+        flat.look()
         for piece in flat.pieces():
             self._training_weights(group, piece)
         flat.put()
 
+    def _collect_group(self, group: dict[str, Any], flat: FlatState) -> None:
+        """Add a sample's gradients to those collected since the last step."""
+        flat.samples += 1
+        if flat.samples == 1:
+            for piece in flat.collect("total"):
+                self._collect(group, piece)
+            return
+        for piece, total in zip(flat.collect("sample"), flat.pieces("total"), strict=True):
+            self._collect(group, piece)
+            total.gradient.add_(piece.gradient)
+
+    def _update_group(self, group: dict[str, Any], flat: FlatState) -> None:
+        """The step of one group; as in torch, a parameter without a gradient is not updated."""
+        self._begin_update(group, flat)
+        entries = [] if all(flat.has_gradient) else flat.entries()
+        idle = [entry for entry, seen in zip(entries, flat.has_gradient, strict=False) if not seen]
+        kept = [{name: view.clone() for name, view in entry.items()} for entry in idle]
+        for piece in flat.pieces():
+            if flat.samples > 1:
+                piece.gradient.div_(flat.samples)
+            self._update(group, piece)
+        self._end_update(group, flat)
+        for entry, before in zip(idle, kept, strict=True):
+            for name, view in entry.items():
+                view.copy_(before[name])
+        flat.forget()
+
     def _predict_with(self, group: dict[str, Any], flat: FlatState) -> None:
         """Put a group's ±1 into the module, unless it holds them."""
         if not flat.predicting:
+            flat.look()
             for piece in flat.pieces():
                 self._prediction_weights(group, piece)
             flat.put()
@@ -362,9 +403,13 @@ class BinaryOptimizer(Optimizer):
 
     def _run_closure(self, closure: Callable[[], Any]) -> Any:
         losses = []
-        for _ in range(self.param_groups[0].get("num_samples", 1)):
-            with torch.enable_grad(), self._sample(restore=False):  # the step that follows does it
-                losses.append(closure())
+        try:
+            for _ in range(self.param_groups[0].get("num_samples", 1)):
+                with torch.enable_grad(), self._sample(restore=False):  # the step that follows does it
+                    losses.append(closure())
+        except BaseException:
+            self.discard()
+            raise
         return None if losses[0] is None else sum(losses) / len(losses)
 
     def _synchronise(self, renamed: Mapping[Any, Any] | None = None) -> None:
@@ -378,7 +423,7 @@ class BinaryOptimizer(Optimizer):
             )
         ):
             return
-        known = {p: flat.entry(i) for flat in self._flat for i, p in enumerate(flat.params)}
+        known = {p: entry for flat in self._flat for p, entry in zip(flat.params, flat.entries(), strict=True)}
         self._flat = []
         for group in self.param_groups:
             flat = FlatState(group["params"], self._by_parameter)
@@ -388,14 +433,25 @@ class BinaryOptimizer(Optimizer):
                 continue
             self.noise.to(flat.device)
             flat.tensors = self._start(group, flat)
-            for position, p in enumerate(flat.params):
+            for p, entry in zip(flat.params, flat.entries(), strict=True):
                 old = known.get(p) or known.get((renamed or {}).get(p, p))
-                for name, view in flat.entry(position).items():
+                for name, view in entry.items():
                     if old and name in old:
                         overlap = tuple(slice(0, min(a, b)) for a, b in zip(view.shape, old[name].shape, strict=True))
                         view[overlap] = old[name][overlap].to(view.device)
         if not self._sampling:
             self.restore()
+
+    def _check_fit(self, entries: Mapping[int, State]) -> None:
+        """Raise ValueError for a state on disk that is not of these parameters."""
+        index = 0
+        for flat in self._flat:
+            names = set(flat.tensors) - self._optional
+            for p in flat.params:
+                given = entries.get(index, {})
+                if set(given) - self._optional != names or any(value.shape != p.shape for value in given.values()):
+                    raise ValueError(f"the state does not fit parameter {index} of shape {tuple(p.shape)}")
+                index += 1
 
     @staticmethod
     def _check(params: Sequence[Tensor]) -> None:

@@ -3,6 +3,7 @@
 A small group is one piece: its weights and gradients are gathered in flat buffers, so that the number of operations
 does not grow with the number of parameters. A large group on a CPU is cut into slices of its parameters, which are
 worked on where they lie: each way of 10 million numbers to memory and back costs as much as the arithmetic on them.
+Parameters that are not contiguous are always gathered.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 __all__ = ["FlatState", "Piece", "State", "signs"]
 
 State = dict[str, Tensor]
-CHUNK = 2**17  # numbers of a piece at most: a few pieces fit a core's cache
+CHUNK = 2**17  # numbers of a piece on a CPU, at most: a few pieces fit a core's cache
 
 
 @dataclass(slots=True)
@@ -24,8 +25,8 @@ class Piece:
 
     Attributes:
         state: What the optimizer keeps of them, by name.
-        weights: What the module holds, or will hold.
-        gradient: Of one sample while it is collected, then the mean over the samples.
+        weights: What the module holds, or will hold. In a large group these are the module's own numbers.
+        gradient: Of one sample while it is collected; their sum between samples; their mean in an update.
         param: The parameter that they all belong to; None where they may belong to several.
     """
 
@@ -40,7 +41,7 @@ class FlatState:
 
     Args:
         params: The parameters.
-        by_parameter: Never let a piece reach over several parameters.
+        by_parameter: Never let a piece reach over several parameters, however small they are.
     """
 
     def __init__(self, params: Sequence[Tensor], by_parameter: bool = False) -> None:
@@ -52,9 +53,10 @@ class FlatState:
         self.samples = 0
         self.has_gradient = [False] * len(self.params)
         self._buffers: State = {}
-        self._views: dict[str, list[Tensor]] = {}  # of the buffers
-        self._kept: dict[tuple[str, int], list[Piece]] = {}
+        self._weight_views: list[Tensor] = []  # of the buffer of weights
+        self._cuts: dict[tuple[str, int], list[Piece]] = {}
         self._predicting: list[int] | None = None  # versions of all tensors when the ±1 were written
+        self.look()
 
     @property
     def device(self) -> torch.device:
@@ -66,10 +68,11 @@ class FlatState:
         """Type of the parameters."""
         return self.params[0].dtype if self.params else torch.float32
 
-    @property
-    def gathered(self) -> bool:
-        """Whether weights and gradients pass through flat buffers."""
-        return self.numel <= CHUNK or self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
+    def look(self) -> None:
+        """Decide, before weights are written, whether they and the gradients pass through flat buffers (`gathered`)."""
+        self.gathered = (
+            self.numel <= CHUNK or self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
+        )
 
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Whether these are the parameters, the very same objects in the same order."""
@@ -80,21 +83,22 @@ class FlatState:
         pieces = torch.split_with_sizes(flat, self.sizes)
         return [piece.view_as(p) for piece, p in zip(pieces, self.params, strict=True)]
 
-    def entry(self, position: int) -> State:
-        """The state of one parameter, as views in its shape."""
-        return {name: self.views(flat)[position] for name, flat in self.tensors.items()}
+    def entries(self) -> list[State]:
+        """The state of each parameter, as views in its shape."""
+        views = {name: self.views(flat) for name, flat in self.tensors.items()}
+        return [{name: view[i] for name, view in views.items()} for i in range(len(self.params))]
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
-    def pieces(self, gradient: str = "mean") -> list[Piece]:
+    def pieces(self, gradient: str = "total") -> list[Piece]:
         """The group in pieces.
 
         Args:
             gradient: The buffer that `Piece.gradient` is cut from.
         """
-        key = gradient, len(self.tensors)
-        if self.gathered and key in self._kept:
-            return self._kept[key]
+        key = gradient, len(self.tensors)  # momentum can come in later
+        if self.gathered and key in self._cuts:
+            return self._cuts[key]
         if self.gathered and not self.by_parameter:
             sizes = _parts(self.numel, self.device)
             owners: list[Tensor | None] = [None] * len(sizes)
@@ -109,11 +113,14 @@ class FlatState:
             for i, (weights, slope, owner) in enumerate(zip(self._weights(sizes), slopes, owners, strict=True))
         ]
         if self.gathered:  # else they are cut from the parameters, whose memory can change
-            self._kept[key] = found
+            self._cuts[key] = found
         return found
 
     def collect(self, gradient: str) -> Iterator[Piece]:
-        """The pieces, each with the parameters' gradients just copied into its own, 0 where there is none."""
+        """The pieces, each with the parameters' gradients just copied into its own, 0 where there is none.
+
+        Which parameters had one is noted in `has_gradient`.
+        """
         for position, p in enumerate(self.params):
             self.has_gradient[position] |= p.grad is not None
         slopes = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
@@ -129,7 +136,8 @@ class FlatState:
     def put(self) -> None:
         """Let the module hold what was written into the pieces' weights."""
         if self.gathered and self.params:
-            torch._foreach_copy_(self.params, self._views["weights"])
+            self._weight_views = self._weight_views or self.views(self._buffer("weights"))
+            torch._foreach_copy_(self.params, self._weight_views)
         torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
         self._predicting = None
 
@@ -150,8 +158,9 @@ class FlatState:
         self.has_gradient = [False] * len(self.params)
 
     def _versions(self) -> list[int]:
-        """Torch's count of in-place changes of each tensor."""
-        return [tensor._version for tensor in (*self.tensors.values(), *self.params)]
+        """Torch's count of in-place changes of each tensor, and where the parameters lie."""
+        tensors = (*self.tensors.values(), *self.params)
+        return [tensor._version for tensor in tensors] + [p.data_ptr() for p in self.params]
 
     # --- inner ------------------------------------------------------------------------------------------------------
 
@@ -159,23 +168,17 @@ class FlatState:
         """A flat tensor that is used again in each step: a new one of many megabytes costs more than its use."""
         if name not in self._buffers:
             self._buffers[name] = torch.empty(self.numel, dtype=self.dtype, device=self.device)
-            self._views[name] = self.views(self._buffers[name])
         return self._buffers[name]
 
     def _weights(self, sizes: list[int]) -> list[Tensor]:
         if self.gathered:
             return list(torch.split_with_sizes(self._buffer("weights"), sizes))
-        flat = (p.detach().view(-1) for p in self.params)
+        flat = (p.detach().reshape(-1) for p in self.params)
         return [part for weight in flat for part in torch.split(weight, _parts(len(weight), self.device))]
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: views belong to the tensors they were made of."""
-        return {**vars(self), "_views": {}, "_kept": {}, "_predicting": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Views are made again."""
-        vars(self).update(state)
-        self._views = {name: self.views(buffer) for name, buffer in self._buffers.items()}
+        return {**vars(self), "_cuts": {}, "_weight_views": [], "_predicting": None}
 
 
 def _parts(numel: int, device: torch.device) -> list[int]:

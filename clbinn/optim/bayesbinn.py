@@ -24,7 +24,7 @@ from torch import Tensor
 from clbinn import bernoulli
 from clbinn.checks import check_at_least, check_between, check_choice, check_count, check_positive
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, signs
+from clbinn.optim._flat import FlatState, Piece, State, signs
 from clbinn.optim._noise import Noise, tanh
 
 __all__ = ["BayesBiNN", "TrainingWeights", "bayesbinn"]
@@ -73,7 +73,8 @@ class BayesBiNN(BinaryOptimizer):
         num_data: N, the number of training points that the loss is a mean over, times any augmentation factor.
         lr: Step size α > 0; schedulers of torch move it.
         temperature: τ > 0 of the relaxation.
-        num_samples: S ≥ 1, used by `step(closure)`; with `sampled_params()` S is the number of blocks before a step.
+        num_samples: S ≥ 1, used by `step(closure)`, one number for all groups; with `sampled_params()` S is the number
+            of blocks before a step.
         momentum: β in [0, 1).
         init_natural: λ at the start: ±init_natural with a random sign for each weight, or one tensor per parameter.
         prior_natural: λ0, one number or one tensor per parameter.
@@ -98,6 +99,7 @@ class BayesBiNN(BinaryOptimizer):
     """
 
     _KEPT: ClassVar[set[str]] = BinaryOptimizer._KEPT | {"_init", "_prior"}
+    _optional: ClassVar[set[str]] = {"momentum"}
 
     def __init__(
         self,
@@ -135,8 +137,6 @@ class BayesBiNN(BinaryOptimizer):
             _assign("init_natural", self.natural_parameters(), init_natural)
         if not isinstance(prior_natural, (int, float)):
             _assign("prior_natural", self.prior_natural_parameters(), prior_natural)
-        for flat in self._flat:
-            flat.forget()
         self.restore()
 
     def natural_parameters(self) -> list[Tensor]:
@@ -156,15 +156,20 @@ class BayesBiNN(BinaryOptimizer):
         self._synchronise()
         wanted = None if params is None else {id(p) for p in params}
         for flat in self._flat:
+            entries = flat.entries()
             for position, p in enumerate(flat.params):
                 if wanted is None or id(p) in wanted:
-                    entry = flat.entry(position)
-                    entry["prior_natural"].copy_(entry["natural"])
+                    entries[position]["prior_natural"].copy_(entries[position]["natural"])
 
     def kl_divergence(self) -> float:
         """KL(q ‖ p0) over all weights, in nats."""
         pairs = zip(self.natural_parameters(), self.prior_natural_parameters(), strict=True)
         return sum(float(bernoulli.kl_divergence(q, p).sum()) for q, p in pairs)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters; one that doesn't name `num_samples` has that of the others."""
+        first = self.param_groups[0] if self.param_groups else self.defaults
+        super().add_param_group({"num_samples": first["num_samples"], **param_group})
 
     # --- the parts of a binary optimizer ---------------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ class BayesBiNN(BinaryOptimizer):
         if group["num_samples"] != self.param_groups[0]["num_samples"]:
             raise ValueError("num_samples is one number for all parameter groups")
 
-    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         natural = self.noise.signs(flat.numel, flat.dtype).mul_(self._init)
         state = {"natural": natural, "prior_natural": torch.full_like(natural, self._prior)}
         if group["momentum"]:
@@ -222,13 +227,10 @@ class BayesBiNN(BinaryOptimizer):
 
 
 def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any]) -> Tensor:
-    """`bernoulli.gradient_scale` in place of the relaxed weights, whose work is done.
-
-    1 and eps are added apart, as 1 + eps is 1 in float32.
-    """
+    """`bernoulli.gradient_scale`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
     one, mean = natural.new_ones(()), tanh(natural.clone())
     denominator = torch.addcmul(one, mean, mean, value=-1, out=mean).add_(group["eps"])
-    numerator = torch.addcmul(one, relaxed, relaxed, value=-1, out=relaxed).add_(group["eps"])
+    numerator = torch.addcmul(one, relaxed, relaxed, value=-1).add_(group["eps"])
     return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clbinn.checks import check_at_least
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece
+from clbinn.optim._flat import FlatState, Piece, State
 
 __all__ = ["Bop", "bop", "bop_negative"]
 
@@ -89,7 +89,7 @@ class Bop(BinaryOptimizer):
         if not 0 <= group["adaptivity"] <= 1:
             raise ValueError(f"adaptivity must be in [0, 1], got {group['adaptivity']!r}")
 
-    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         weight = self.noise.signs(flat.numel, flat.dtype)
         return {"weight": weight, "average": torch.zeros_like(weight)}
 

@@ -16,7 +16,7 @@ from clbinn import bernoulli
 from clbinn.checks import check_at_least
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, signs
+from clbinn.optim._flat import FlatState, Piece, State, signs
 from clbinn.optim._noise import Noise
 
 __all__ = ["LRNet", "StochasticWeight", "moments", "ternary_moments"]
@@ -32,6 +32,16 @@ class StochasticWeight(nn.Parameter):
         twin: Self = super().__deepcopy__(memo)  # type: ignore[no-untyped-call]
         twin.holds_logits = self.holds_logits
         return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Stay what it is through a pickle."""
+        return _stochastic_weight, (self.data, self.requires_grad, self.holds_logits)
+
+
+def _stochastic_weight(data: Tensor, requires_grad: bool, holds_logits: bool) -> StochasticWeight:
+    weight = StochasticWeight(data, requires_grad)
+    weight.holds_logits = holds_logits
+    return weight
 
 
 def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +115,8 @@ class LRNet(BinaryOptimizer):
     def logits(self) -> list[Tensor]:
         """θ of the stochastic weights, in parameter order: views, not copies."""
         self._synchronise()
-        return [view for flat in self._flat for view, stochastic in _split(flat, flat.tensors["value"]) if stochastic]
+        values = (pair for _, flat in self._groups() for pair in _split(flat, flat.tensors["value"]))
+        return [view for view, stochastic in values if stochastic]
 
     def open_sample(self) -> None:
         """See `BinaryOptimizer.open_sample`; the layers sample from now on."""
@@ -127,7 +138,7 @@ class LRNet(BinaryOptimizer):
         for name in ("probability_penalty", "logit_penalty", "weight_decay"):
             check_at_least(name, group[name], 0)
 
-    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         value = torch.cat([p.detach().reshape(-1) for p in flat.params])
         return {"value": value, "exp_avg": torch.zeros_like(value), "exp_avg_sq": torch.zeros_like(value)}
 

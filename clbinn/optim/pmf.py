@@ -20,7 +20,7 @@ from torch import Tensor
 from clbinn.checks import check_at_least, check_choice
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, signs
+from clbinn.optim._flat import FlatState, Piece, State, signs
 from clbinn.optim._noise import tanh
 
 __all__ = ["PMF", "exact_gradient", "identity_gradient"]
@@ -117,7 +117,7 @@ class PMF(BinaryOptimizer):
         check_at_least("weight_decay", group["weight_decay"], 0)
         check_choice("jacobian", group["jacobian"], GRADIENTS)
 
-    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         plus = self._initial_logits(flat)
         state = {"plus": plus, "minus": self._initial_logits(flat)}
         moments = ("plus_exp_avg", "plus_exp_avg_sq", "minus_exp_avg", "minus_exp_avg_sq")
@@ -129,7 +129,7 @@ class PMF(BinaryOptimizer):
             if view.dim() < 2:
                 view.copy_(0.1 * math.sqrt(2) * torch.erfinv(2 * view - 1))
             else:
-                fans = (view.shape[0] + view.shape[1]) * view[0][0].numel()
+                fans = (view.shape[0] + view.shape[1]) * math.prod(view.shape[2:])
                 view.mul_(2).sub_(1).mul_(math.sqrt(6 / fans))
         return uniform
 
@@ -145,10 +145,10 @@ class PMF(BinaryOptimizer):
         first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in ("exp_avg", "exp_avg_sq"))
         adam_step([plus, minus], to_logits, first, second, group, group["weight_decay"])
 
-    def _end_update(self, group: dict[str, Any]) -> None:
+    def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
         if group["step"] % group["rho_interval"] == 0:
             group["beta"] = min(group["beta"] * group["rho"], group["beta_max"])
-        super()._end_update(group)
+        super()._end_update(group, flat)
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         signs(piece.state["plus"], piece.weights, piece.state["minus"])

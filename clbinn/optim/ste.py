@@ -17,7 +17,7 @@ from torch import Tensor
 from clbinn.checks import check_positive
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, signs
+from clbinn.optim._flat import FlatState, Piece, State, signs
 
 __all__ = ["STE"]
 
@@ -84,7 +84,7 @@ class STE(BinaryOptimizer):
             if group[name] is not None:
                 check_positive(name, group[name])
 
-    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         latent = self.noise.uniform(flat.numel, flat.dtype).mul_(2).sub_(1)
         for view in flat.views(latent):
             view.mul_(initial_bound(view))
@@ -106,5 +106,5 @@ def initial_bound(weight: Tensor) -> float:
     """√(1.5 / (fan_in + fan_out)); a vector (a bias) counts as one input and as many outputs as it is long."""
     if weight.dim() < 2:
         return math.sqrt(1.5 / (1 + max(weight.numel(), 1)))
-    receptive = weight[0][0].numel()
+    receptive = math.prod(weight.shape[2:])
     return math.sqrt(1.5 / ((weight.shape[0] + weight.shape[1]) * receptive))

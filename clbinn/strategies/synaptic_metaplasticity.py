@@ -19,7 +19,7 @@ from clbinn.checks import check_at_least
 from clbinn.errors import UserError
 from clbinn.optim._adam import check_adam
 from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, signs
+from clbinn.optim._flat import FlatState, Piece, State, signs
 from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin, is_weight
 from clbinn.strategies.naive import Naive
 
@@ -78,7 +78,7 @@ class MetaplasticAdam(BinaryOptimizer):
 
     def restart(self) -> None:
         """Forget Adam's moments, as at the start of a task. The hidden weights stay."""
-        for group, flat in zip(self.param_groups, self._flat, strict=True):
+        for group, flat in self._groups():
             group["step"] = 0
             for name in ("exp_avg", "exp_avg_sq"):
                 flat.tensors[name].zero_()
@@ -88,7 +88,7 @@ class MetaplasticAdam(BinaryOptimizer):
         for name in ("metaplasticity", "weight_decay", "init"):
             check_at_least(name, group[name], 0)
 
-    def _start(self, group: dict[str, Any], flat: FlatState) -> dict[str, Tensor]:
+    def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         hidden = self.noise.uniform(flat.numel, flat.dtype).mul_(2).sub_(1).mul_(group["init"])
         return {"hidden": hidden, "exp_avg": torch.zeros_like(hidden), "exp_avg_sq": torch.zeros_like(hidden)}
 

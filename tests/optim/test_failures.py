@@ -1,0 +1,207 @@
+"""What is left of an optimizer after something went wrong, or after an option changed in the middle."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from clbinn.nn import MLP
+from clbinn.nn.lrnet import to_stochastic
+from clbinn.optim import PMF, STE, BayesBiNN, Bop, LRNet, _flat
+from clbinn.strategies.synaptic_metaplasticity import MetaplasticAdam
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    if request.param == "large":
+        monkeypatch.setattr(_flat, "CHUNK", 64)
+    return request.param
+
+
+def parameter(*shape):
+    return nn.Parameter(torch.zeros(*shape))
+
+
+def bayesbinn(params, **options):
+    options = {"num_data": 10, "lr": 0.1, "temperature": 1.0, "init_natural": 0.5, "seed": 0, **options}
+    return BayesBiNN(params, **options)
+
+
+def sample(opt, params):
+    with opt.sampled_params():
+        for p in params:
+            p.grad = torch.ones_like(p)
+
+
+def binary(*params):
+    return all(bool((p.abs() == 1).all()) for p in params)
+
+
+@pytest.mark.usefixtures("size")
+def test_the_sample_stays_until_the_weights_are_put_back():
+    p = parameter(200)
+    opt = bayesbinn([p], temperature=0.1)
+    opt.open_sample()
+    drawn = p.detach().clone()
+    p.grad = torch.ones_like(p)
+    opt.close_sample(restore=False)
+    assert torch.equal(p, drawn)
+
+
+@pytest.mark.usefixtures("size")
+def test_an_error_while_weights_are_drawn_leaves_the_mode():
+    p = parameter(100)
+    opt = bayesbinn([p])
+    opt.param_groups[0]["temperature"] = 0.0
+    with pytest.raises(ZeroDivisionError), opt.sampled_params():
+        pass
+    assert binary(p)
+    assert not opt.sampling
+
+
+@pytest.mark.usefixtures("size")
+@pytest.mark.parametrize("method", ["_collect", "_update"])
+def test_an_error_in_the_middle_drops_the_whole_step(method, monkeypatch):
+    params = [parameter(100), parameter(50)]
+    opt = bayesbinn([{"params": [params[0]]}, {"params": [params[1]]}])
+    sample(opt, params)
+    real = getattr(opt, method)
+
+    def fail(group, piece):
+        if group is opt.param_groups[1]:
+            raise MemoryError
+        real(group, piece)
+
+    monkeypatch.setattr(opt, method, fail)
+    with pytest.raises(MemoryError):  # noqa: PT012
+        sample(opt, params)
+        opt.step()
+    monkeypatch.undo()
+    assert binary(*params)
+    with pytest.raises(RuntimeError, match="no gradients"):
+        opt.step()
+
+
+def test_an_error_in_the_second_run_of_a_closure_drops_the_first():
+    p = parameter(20)
+    opt, calls = bayesbinn([p], num_samples=2), []
+
+    def closure():
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError
+        p.grad = torch.ones_like(p)
+
+    with pytest.raises(MemoryError):
+        opt.step(closure)
+    assert [flat.samples for flat in opt._flat] == [0]
+    assert binary(p)
+
+
+def test_momentum_that_comes_in_beside_a_parameter_without_gradient():
+    p, q = parameter(10), parameter(5)
+    opt = bayesbinn([p, q])
+    sample(opt, [p, q])
+    opt.step()
+    before = opt.natural_parameters()[1].clone()
+    opt.param_groups[0]["momentum"] = 0.9
+    sample(opt, [p])
+    opt.step()
+    assert torch.equal(opt.natural_parameters()[1], before)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0.9, 0.0), (0.0, 0.9)])
+def test_a_state_saved_while_momentum_changes_goes_on_the_same(first, then):
+    p, q = parameter(10), parameter(10)
+    opt, twin = bayesbinn([p], momentum=first), bayesbinn([q])
+    sample(opt, [p])
+    opt.step()
+    opt.param_groups[0]["momentum"] = then
+    twin.load_state_dict(copy.deepcopy(opt.state_dict()))
+    for one, params in ((opt, [p]), (twin, [q])):
+        sample(one, params)
+        one.step()
+    assert torch.equal(opt.natural_parameters()[0], twin.natural_parameters()[0])
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    p = parameter(10)
+    opt = bayesbinn([p])
+    sample(opt, [p])
+    opt.step()
+    before = copy.deepcopy(opt.state_dict())
+    with pytest.raises(ValueError, match="does not fit parameter 0"):
+        opt.load_state_dict(bayesbinn([parameter(11)], lr=0.5).state_dict())
+    after = opt.state_dict()
+    assert torch.equal(before["state"][0]["natural"], after["state"][0]["natural"])
+    assert before["param_groups"] == after["param_groups"]
+    assert torch.equal(before["noise"]["cpu"], after["noise"]["cpu"])
+
+
+def test_a_new_group_has_the_number_of_samples_of_the_others():
+    opt = bayesbinn([parameter(10)], num_samples=3)
+    opt.add_param_group({"params": [parameter(3)]})
+    assert opt.param_groups[1]["num_samples"] == 3
+
+
+def test_a_refused_group_is_not_there():
+    p, q = parameter(10), parameter(3)
+    opt = bayesbinn([p])
+    with pytest.raises(ValueError, match="lr"):
+        opt.add_param_group({"params": [q], "lr": -1.0})
+    sample(opt, [p, q])
+    opt.step()
+    assert len(opt.param_groups) == 1
+    assert bool((q == 0).all())
+
+
+def test_groups_are_not_added_inside_a_block():
+    opt = bayesbinn([parameter(10)])
+    with opt.sampled_params(), pytest.raises(RuntimeError, match="leave the block"):
+        opt.add_param_group({"params": [parameter(3)]})
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+@pytest.mark.parametrize("cls", [STE, Bop, PMF, MetaplasticAdam])
+def test_empty_parameters(cls, shape):
+    p, q = parameter(*shape), parameter(2, 3)
+    opt = cls([p, q], seed=0)
+    sample(opt, [p, q])
+    opt.step()
+    assert binary(p, q)
+
+
+def test_empty_groups():
+    net = to_stochastic(MLP(4, [3], 2))
+    assert len(LRNet([{"params": list(net.parameters())}, {"params": []}]).logits()) == 1
+    opt = MetaplasticAdam([{"params": [parameter(3)]}, {"params": []}], seed=0)
+    opt.restart()
+    assert binary(*opt.param_groups[0]["params"])
+
+
+def test_weights_that_were_replaced_are_noticed():
+    p = parameter(10)
+    opt = STE([p], seed=0)
+    p.data = torch.zeros(10)
+    opt.restore()
+    assert binary(p)
+
+
+def test_a_block_inside_other_weights_gives_them_back():
+    p = parameter(50)
+    opt = bayesbinn([p])
+    mine = [torch.full((50,), 0.25)]
+    with opt.weights(mine):
+        sample(opt, [p])
+        assert torch.equal(p, mine[0])
+    assert binary(p)
+
+
+def test_stochastic_weights_stay_so_through_a_pickle():
+    net = to_stochastic(MLP(4, [3], 2))
+    opt = LRNet(net.parameters(), seed=0)
+    twin, again = pickle.loads(pickle.dumps((net, opt)))
+    assert len(again.logits()) == len(opt.logits()) == 1
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
