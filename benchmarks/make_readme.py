@@ -1,10 +1,11 @@
-"""Writes benchmarks/README.md, the main README's figure and the docs' measured rows from benchmarks/results."""
+"""From benchmarks/results: benchmarks/README.md, the main README's table and figure, the docs' measured rows."""
 
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from method_pages import write_measured
+from readme_table import write_table
 
 from clbinn import report
 from clbinn.report.groups import streams
@@ -43,7 +44,9 @@ def main() -> None:
     page = HEAD + report.markdown(RESULTS, HERE / "targets.csv", measured_only=True)
     (HERE / "README.md").write_text(page, encoding="utf-8")
     docs = HERE.parent / "docs"
-    write_measured(streams(find_runs(RESULTS)), load_targets(HERE / "targets.csv"), docs / "methods" / "measured")
+    measured = streams(find_runs(RESULTS))
+    write_table(measured, HERE.parent / "README.md")
+    write_measured(measured, load_targets(HERE / "targets.csv"), docs / "methods" / "measured")
     picture(docs / "images" / "comparison.png")
     for made in RESULTS.rglob("*"):  # figures and pages are made again from the folders: only these are kept
         if made.suffix in (".html", ".svg", ".png") or made.name in ("report.md", "summary.csv"):

@@ -120,17 +120,17 @@ def _byte_product(x: ByteInputs, weight: Tensor) -> Tensor:
         return x.floats() @ weight.T
     centred = x.raw.bitwise_xor(128).view(torch.int8)  # raw - 128
     exact = torch._int_mm(centred, weight.to(torch.int8).T)
-    return exact.to(torch.float32).mul_(x.scale).add_(sums * (128 * x.scale + x.shift))
+    floats = exact.to(torch.float32)
+    return torch.addcmul(sums * (128 * x.scale + x.shift), floats, floats.new_tensor(x.scale), out=floats)
 
 
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:
     """(c, n, features) normalised by the running statistics, or each sample's batch by its own where there are none."""
     if layer.running_mean is not None and layer.running_var is not None:
-        variance = layer.running_var
-        out.sub_(layer.running_mean)
-    elif out.shape[1] > 1:
+        scale = (layer.running_var + layer.eps).rsqrt()
+        return torch.addcmul(-layer.running_mean * scale, out, scale, out=out)
+    if out.shape[1] > 1:
         out.sub_(out.mean(1, keepdim=True))
         variance = out.square().mean(1, keepdim=True)  # torch.var_mean takes 40 times as long along this dimension
-    else:
-        raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
-    return out.mul_((variance + layer.eps).rsqrt())
+        return out.mul_((variance + layer.eps).rsqrt())
+    raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
