@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clbinn.report.groups import Group, Stat, Stream
-from clbinn.report.tables import markdown_table
 
 __all__ = ["write_table"]
 
@@ -33,10 +32,11 @@ def write_table(streams: Sequence[Stream], readme: Path) -> None:
     """Put the table between the two marks in `readme`."""
     five, ten = (_groups(streams, name) for name in ("permuted_mnist", "permuted_mnist_10"))
     order = sorted(five.values(), key=lambda group: -group.stat("average_accuracy").mean)
-    table = markdown_table(TITLES, [_row(group, ten.get(group.strategy)) for group in order])
+    rows = [TITLES, ["---"] * len(TITLES), *(_row(group, ten.get(group.strategy)) for group in order)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    readme.write_text(before + BEGIN + table.rstrip() + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    readme.write_text(before + BEGIN + table + "\n" + END + rest.split(END)[1], encoding="utf-8")
 
 
 def _groups(streams: Sequence[Stream], benchmark: str) -> dict[str, Group]:
