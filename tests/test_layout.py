@@ -13,7 +13,7 @@ PACKAGE = ROOT / "clbinn"
 
 # Each part may import the parts before it, and itself.
 ORDER = [
-    {"errors", "seeding"},
+    {"errors", "seeding", "checks"},
     {"bernoulli"},
     {"yaml_source", "recipe_faults", "schema", "targets", "recipes"},
     {"optim", "nn"},
