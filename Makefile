@@ -20,6 +20,7 @@ test: $(VENV)/.dev  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/.dev  ## the tests that take longer than a minute each
+	$(PIP) install -e ".[fuzz]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev  ## ruff and mypy
