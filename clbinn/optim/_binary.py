@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clbinn.optim._flat import FlatState, Piece
+from clbinn.optim._flat import FlatState, Piece, State
 from clbinn.optim._flat_optimizer import FlatOptimizer
 from clbinn.optim._noise import Noise
 
@@ -258,8 +258,9 @@ class BinaryOptimizer(FlatOptimizer):
     def _update_group(self, group: dict[str, Any], flat: FlatState) -> None:
         """The step of one group; as in torch, a parameter without a gradient is not updated."""
         self._begin_update(group, flat)
-        entries = [] if all(flat.has_gradient) else flat.entries()
-        idle = [entry for entry, seen in zip(entries, flat.has_gradient, strict=False) if not seen]
+        idle: list[State] = []
+        if not all(flat.has_gradient):
+            idle = [entry for entry, seen in zip(flat.entries(), flat.has_gradient, strict=True) if not seen]
         kept = [{name: view.clone() for name, view in entry.items()} for entry in idle]
         for piece in flat.pieces():
             if flat.samples > 1:

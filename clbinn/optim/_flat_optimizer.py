@@ -18,17 +18,7 @@ __all__ = ["FlatOptimizer"]
 
 
 class FlatOptimizer(Optimizer):
-    """Base of the binary optimizers: their parameters, state and random stream.
-
-    Args:
-        params: Parameters or parameter groups, all float32 or all float64, as for any torch optimizer.
-        defaults: Options of a group.
-        seed: Seed of the optimizer's own random numbers; None takes one from torch's global generator.
-
-    Raises:
-        ValueError: No parameters, a parameter given twice, or an option out of range.
-        TypeError: Parameters of half precision or of mixed types.
-    """
+    """Base of `BinaryOptimizer`, with its arguments and errors: the parameters, the state, the random stream."""
 
     _KEPT: ClassVar[set[str]] = {"noise", "_flat", "_sampling"}
     _by_parameter: ClassVar[bool] = False  # a subclass needs to know which parameter a piece is of
