@@ -1,11 +1,18 @@
 """Mini-batches from resident data, and the plugin that puts them in place of Avalanche's loader."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader, TaskBalancedDataLoader
+from avalanche.benchmarks.utils.data_loader import (
+    GroupBalancedDataLoader,
+    ReplayDataLoader,
+    SingleDatasetDataLoader,
+    TaskBalancedDataLoader,
+)
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
@@ -13,7 +20,9 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, defau
 from .cache import cached
 from .dataset import Device, ResidentData, resident
 
-__all__ = ["FastLoadingPlugin", "TensorLoader", "epoch_order"]
+__all__ = ["FastLoadingPlugin", "ParallelLoader", "TensorLoader", "epoch_order"]
+
+_AVALANCHE_LOADERS = (SingleDatasetDataLoader, TaskBalancedDataLoader, GroupBalancedDataLoader, ReplayDataLoader)
 
 
 def epoch_order(size: int, *seeds: int) -> Tensor:
@@ -77,13 +86,68 @@ class TensorLoader:
             yield self.data.batch(order[start:end])
 
 
+class ParallelLoader:
+    """Mini-batches of several data sets side by side, put together as Avalanche's loaders of several data sets do.
+
+    A mini-batch holds one of each set, in the order of the sets. An epoch is one of the leading set.
+
+    Args:
+        sets: what `resident` found in each.
+        batch_sizes: images of each set in a batch.
+        lead: position of the leading set.
+        oversample: start a set that ends before the leading one again, in a new order, instead of going on without it.
+        generator_seed: as of `TensorLoader`.
+        drop_last: leave out incomplete batches.
+        device: where batches come out.
+
+    Attributes:
+        epoch: as of `TensorLoader`.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[ResidentData],
+        batch_sizes: Sequence[int],
+        lead: int,
+        oversample: bool,
+        generator_seed: tuple[int, ...] = (0,),
+        drop_last: bool = False,
+        device: Device = "cpu",
+    ):
+        self.sets = [data.to(device) for data in sets]
+        self.batch_sizes, self.lead, self.oversample, self.drop_last = batch_sizes, lead, oversample, drop_last
+        self.device, self.seeds = torch.device(device), generator_seed
+        self.epoch = 0
+        self._kept = [data.materialise(device) for data in self.sets]
+
+    def __len__(self) -> int:
+        return self._count(self.lead)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        batches = [self._batches(k, self.epoch) for k in range(len(self.sets))]
+        self.epoch += 1
+        for _ in range(len(self)):
+            columns = zip(*(batch for each in batches if (batch := next(each, None)) is not None), strict=True)
+            yield [torch.cat(column) for column in columns]
+
+    def _batches(self, k: int, epoch: int) -> Iterator[list[Tensor]]:
+        data, size = self.sets[k], self.batch_sizes[k]
+        for again in count() if self.oversample and self._count(k) else (0,):
+            order = epoch_order(len(data), *self.seeds, epoch, k, again).to(self.device)
+            for index in torch.split(order, size)[: self._count(k)]:
+                yield data.batch(index)
+
+    def _count(self, k: int) -> int:
+        full, rest = divmod(len(self.sets[k]), self.batch_sizes[k])
+        return full + (rest > 0 and not self.drop_last)
+
+
 class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Gives any Avalanche strategy resident mini-batches, where its own loader would give the same ones slowly.
 
-    It steps in only if the strategy holds a loader that Avalanche makes by default, for one group of `TensorTask` data,
-    or, in training of more than one epoch, of data that are the same in each (see `clbinn.benchmarks.cache`). A loader
-    that a plugin has put in (replay) stays. The order of training data depends on the seed, the experience and the
-    epoch alone.
+    It steps in only if the strategy holds one of Avalanche's loaders (the default ones and replay's), for `TensorTask`
+    data or, in training of more than one epoch, for data that are the same in each (see `clbinn.benchmarks.cache`).
+    The order of training data depends on the seed, the experience and the epoch alone.
     """
 
     supports_distributed = False
@@ -91,21 +155,34 @@ class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def __init__(self, seed: int = 0):
         super().__init__()
         self.seed = seed
-
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Replaces the training loader."""
-        experience = strategy.clock.train_exp_counter
-        seeds = (self.seed, experience)
-        strategy.dataloader = _fast(strategy.dataloader, strategy.device, seeds, keep=strategy.train_epochs > 1)
+        self._seen: Any = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Tells the loader its epoch, which a resumed run doesn't start from 0."""
-        if isinstance(strategy.dataloader, TensorLoader):
+        """Replaces the loader once all plugins have put theirs in; tells it its epoch, not 0 in a resumed run."""
+        if strategy.dataloader is not self._seen:
+            seeds = (self.seed, strategy.clock.train_exp_counter)
+            keep = strategy.train_epochs > 1
+            strategy.dataloader = self._seen = _fast(strategy.dataloader, strategy.device, seeds, keep)
+        if isinstance(strategy.dataloader, TensorLoader | ParallelLoader):
             strategy.dataloader.epoch = strategy.clock.train_exp_epochs
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Lets go of the loader and with it of the task's images."""
+        self._seen = None
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Replaces the evaluation loader."""
         strategy.dataloader = _fast(strategy.dataloader, strategy.device, (self.seed,))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    datasets: Sequence[Any]
+    batch_sizes: Sequence[int]
+    shuffle: bool
+    drop_last: bool
+    lead: int = 0
+    oversample: bool = False
 
 
 def _fast(loader: Any, device: torch.device, seeds: tuple[int, ...], keep: bool = False) -> Any:
@@ -113,24 +190,32 @@ def _fast(loader: Any, device: torch.device, seeds: tuple[int, ...], keep: bool 
     settings = _settings(loader)
     if settings is None:
         return loader
-    dataset, batch_size, shuffle, drop_last = settings
-    data = resident(dataset)
-    if data is None and keep:
-        data = cached(dataset)
-    if data is None or len(data) == 0:
+    sets = [resident(dataset) or (cached(dataset) if keep else None) for dataset in settings.datasets]
+    found = [data for data in sets if data is not None and len(data)]
+    if not found or len(found) < len(sets) or len({part.shape for data in found for part in data.parts}) > 1:
         return loader
-    return TensorLoader(data, batch_size, shuffle, seeds, drop_last=drop_last, device=device)
+    if len(found) == 1:
+        (data,), (size,) = found, settings.batch_sizes
+        return TensorLoader(data, size, settings.shuffle, seeds, drop_last=settings.drop_last, device=device)
+    if not settings.shuffle:
+        return loader
+    return ParallelLoader(
+        found, settings.batch_sizes, settings.lead, settings.oversample, seeds, settings.drop_last, device
+    )
 
 
-def _settings(loader: Any) -> tuple[Any, int, bool, bool] | None:
-    """Dataset, batch size, shuffle and drop_last of a loader of a default kind; None for any other."""
-    if type(loader) in (SingleDatasetDataLoader, TaskBalancedDataLoader):
+def _settings(loader: Any) -> _Settings | None:
+    """What a loader of a kind known here does; None for any other."""
+    if type(loader) in _AVALANCHE_LOADERS:
         options = loader.loader_kwargs
-        if len(loader.datasets) != 1 or options["collate_fn"] is not default_collate or loader.distributed_sampling:
+        if options["collate_fn"] is not default_collate or loader.distributed_sampling or loader.never_ending:
             return None
-        return loader.datasets[0], loader.batch_sizes[0], options.get("shuffle", False), options.get("drop_last", False)
+        shuffle, drop_last = options.get("shuffle", False), options.get("drop_last", False)
+        lead, oversample = loader.termination_dataset, loader.oversample_small_datasets
+        return _Settings(loader.datasets, loader.batch_sizes, shuffle, drop_last, lead, oversample)
     if type(loader) is DataLoader and type(loader.sampler) in (RandomSampler, SequentialSampler):
         if loader.collate_fn is not default_collate or loader.batch_size is None:
             return None
-        return loader.dataset, loader.batch_size, type(loader.sampler) is RandomSampler, loader.drop_last
+        shuffle = type(loader.sampler) is RandomSampler
+        return _Settings([loader.dataset], [loader.batch_size], shuffle, loader.drop_last)
     return None

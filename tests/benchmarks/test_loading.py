@@ -3,7 +3,11 @@ import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.benchmarks.utils import DataAttribute, TaskLabels
 from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
-from avalanche.benchmarks.utils.data_loader import ReplayDataLoader, TaskBalancedDataLoader
+from avalanche.benchmarks.utils.data_loader import (
+    GroupBalancedDataLoader,
+    ReplayDataLoader,
+    TaskBalancedDataLoader,
+)
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
 from avalanche.models import SimpleMLP
@@ -11,8 +15,8 @@ from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import EWC, JointTraining, Naive
 from torchvision.transforms import Normalize
 
-from clbinn.benchmarks import FastLoadingPlugin, ResidentData, TensorLoader, TensorTask
-from clbinn.benchmarks.loading import epoch_order
+from clbinn.benchmarks import FastLoadingPlugin, ResidentData, TensorLoader, TensorTask, resident
+from clbinn.benchmarks.loading import ParallelLoader, epoch_order
 
 
 def task(n=23, seed=0, permuted=True):
@@ -177,15 +181,57 @@ def test_training_numbers_are_those_of_the_same_batches_in_a_bare_loop():
         assert torch.equal(mine, theirs)
 
 
+def shapes(batches):
+    return [tuple(tuple(part.shape) for part in batch) for batch in batches]
+
+
+def images(batches):
+    return sorted(tuple(x.flatten().tolist()) for batch in batches for x in batch[0])
+
+
 @pytest.mark.parametrize("first", [True, False])
-def test_replay_keeps_its_own_loader(first):
-    plugins = [FastLoadingPlugin(), ReplayPlugin(mem_size=10)]
-    strategy, record = naive(*(plugins if first else reversed(plugins)))
-    benchmark = stream()
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    assert type(record.loaders[0]) is TensorLoader
-    assert type(record.loaders[-1]) is ReplayDataLoader
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "drop_last": True}])
+def test_replay_gets_the_batches_that_its_own_loader_would_give(first, options):
+    benchmark, records = stream(3), []
+    for fast in (True, False):
+        plugins = [ReplayPlugin(mem_size=12)]
+        if fast:
+            plugins.insert(0 if first else 1, FastLoadingPlugin())
+        strategy, record = naive(*plugins)
+        for experience in benchmark.train_stream:
+            strategy.train(experience, **options)
+        records.append(record)
+    fast, slow = records
+    assert type(fast.loaders[0]) is TensorLoader
+    assert type(fast.loaders[-1]) is ParallelLoader
+    assert type(slow.loaders[-1]) is ReplayDataLoader
+    assert shapes(fast.train) == shapes(slow.train)
+    epoch = fast.train[-len(fast.loaders[-1]) :]
+    new = images([[x[: min(5, 23 - 5 * i)]] for i, (x, _, _) in enumerate(epoch)])  # the task's own come first
+    assert len(set(new)) == len(new) == (20 if options else 23)
+    old = set(images([[x[5:]] for x, _, _ in epoch[:-1]]))
+    assert len(old) == 12
+    assert not old & set(new)
+
+
+def test_sets_side_by_side_are_avalanches_batches():
+    sets = [task(n=23, seed=0), task(n=9, seed=1), task(n=4, seed=2)]
+    for oversample in (True, False):
+        theirs = list(GroupBalancedDataLoader([wrap(data) for data in sets], oversample, batch_size=12, shuffle=True))
+        ours = ParallelLoader([resident(wrap(data)) for data in sets], [4, 4, 4], 0, oversample, (1,))
+        got = list(ours)
+        assert len(ours) == len(theirs) == 6
+        assert shapes(got) == shapes(theirs)
+        whole = images([data.batch(torch.arange(len(data))) for data in sets])
+        assert (set(images(got)) == set(whole)) if oversample else (images(got) == whole)
+        ours.epoch = 0
+        assert equal(list(ours), got)
+        assert not equal(list(ours), got)
+
+
+def test_a_set_too_small_for_a_whole_batch_is_left_out():
+    sets = [resident(wrap(task(n=n))) for n in (23, 3)]
+    assert [len(x) for x, _, _ in ParallelLoader(sets, [5, 5], 0, True, drop_last=True)] == [5] * 4
 
 
 def test_transforms_keep_avalanches_loader():
@@ -200,7 +246,8 @@ def test_transforms_keep_avalanches_loader():
 def test_several_tasks_in_one_experience_stay_balanced():
     strategy, record = naive(FastLoadingPlugin(), kind=JointTraining)
     strategy.train(stream(numbered=True).train_stream)
-    assert type(record.loaders[0]) is TaskBalancedDataLoader
+    assert type(record.loaders[0]) is ParallelLoader
+    assert {tuple(t.tolist()) for _, _, t in record.train[:4]} == {(0, 0, 0, 1, 1)}
     strategy, record = naive(FastLoadingPlugin(), kind=JointTraining)
     strategy.train(stream().train_stream)
     assert type(record.loaders[0]) is TensorLoader
