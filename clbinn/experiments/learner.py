@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["first_not_finite", "gather", "restore", "setting", "tensor_bytes", "unsaved"]
+from clbinn.experiments import avalanche_state
+
+__all__ = ["first_not_finite", "gather", "restore", "restore_avalanche", "setting", "tensor_bytes", "unsaved"]
 
 # what every Avalanche strategy holds: saved apart, made anew by each call of train(), or settings
 _TEMPLATE = {
@@ -20,10 +22,15 @@ _SETTINGS = (type(None), bool, int, float, str, torch.dtype, torch.device, type)
 def unsaved(strategy: Any, plugins: list[Any]) -> list[str]:
     """Names of the parts that keep something and have no `state_dict`: such a run can't be continued.
 
-    Attributes that are settings (numbers, text) don't count. The parts of this package all tell their state.
+    Attributes that are settings (numbers, text) don't count. The parts of this package all tell their state, and
+    `avalanche_state` tells that of Avalanche's most used plugins.
     """
     parts = [(strategy, _TEMPLATE), *((p, set()) for p in plugins if type(p).__name__ not in _WITHOUT_STATE)]
-    return [type(part).__name__ for part, known in parts if not hasattr(part, "state_dict") and _keeps(part, known)]
+    return [type(part).__name__ for part, known in parts if _state(part) is None and _keeps(part, known)]
+
+
+def _state(part: Any) -> dict[str, Any] | None:
+    return part.state_dict() if hasattr(part, "state_dict") else avalanche_state.state(part)
 
 
 def _keeps(part: Any, known: set[str]) -> bool:
@@ -37,11 +44,11 @@ def gather(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
     return {
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
-        "strategy": strategy.state_dict() if hasattr(strategy, "state_dict") else None,
+        "strategy": _state(strategy),
         "plugins": {
-            f"{index}:{type(plugin).__name__}": plugin.state_dict()
+            f"{index}:{type(plugin).__name__}": state
             for index, plugin in enumerate(plugins)
-            if hasattr(plugin, "state_dict")
+            if (state := _state(plugin)) is not None
         },
         "clock": dict(vars(strategy.clock)),
     }
@@ -58,9 +65,26 @@ def restore(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
     strategy.optimizer.param_groups[:] = groups  # schedules hold on to the groups themselves
     if state["strategy"] is not None:
         strategy.load_state_dict(state["strategy"])
-    for name, value in state["plugins"].items():
-        plugins[int(name.partition(":")[0])].load_state_dict(value)
+    for plugin, value in _saved(plugins, state):
+        if hasattr(plugin, "load_state_dict"):
+            plugin.load_state_dict(value)
+    restore_avalanche(strategy, plugins, state)
     vars(strategy.clock).update(state["clock"])
+
+
+def restore_avalanche(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
+    """The part of `restore` for Avalanche's plugins.
+
+    They look at what they know as soon as a task begins: this is called once before that, and again by `restore` for
+    what they do at a beginning.
+    """
+    for plugin, value in _saved(plugins, state):
+        if not hasattr(plugin, "load_state_dict"):
+            avalanche_state.load(plugin, value, strategy)
+
+
+def _saved(plugins: list[Any], state: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    return [(plugins[int(name.partition(":")[0])], value) for name, value in state["plugins"].items()]
 
 
 def first_not_finite(value: Any, place: str = "") -> str | None:

@@ -94,8 +94,10 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
     # --- hooks -----------------------------------------------------------------------------------------------------
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Start the clock of the task."""
+        """Start the clock of the task; give Avalanche's plugins back what they know."""
         self._started = time.monotonic()
+        if self._resume is not None:
+            self._restore(learner.restore_avalanche, strategy, self._resume)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Put back the state after a whole epoch; leave the rest to the loop over epochs that are left."""
@@ -104,7 +106,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         vars(strategy.clock).update(self._resume["learner"]["clock"])
         strategy.train_epochs = self.epochs - self._resume["epoch"]
         if not self._resume["iteration"]:
-            self._restore(strategy, self._resume)
+            self._restore(learner.restore, strategy, self._resume)
             self._resume = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -113,7 +115,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         if self._resume is None:
             return
         state, self._resume = self._resume, None
-        self._restore(strategy, state)
+        self._restore(learner.restore, strategy, state)
         self._loss, self._steps, self._epoch_seconds = state["loss"], state["iteration"], state["epoch_seconds"]
         self._loader = strategy.dataloader
         strategy.dataloader = _Rest(self._loader, state["iteration"], lambda: set_rng(state["rng"]))
@@ -182,9 +184,9 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         self._epoch_started = time.monotonic()
         self._loader = None
 
-    def _restore(self, strategy: Any, state: dict[str, Any]) -> None:
+    def _restore(self, how: Callable[..., None], strategy: Any, state: dict[str, Any]) -> None:
         try:
-            learner.restore(strategy, self.plugins, state["learner"])
+            how(strategy, self.plugins, state["learner"])
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"{self.folder.path}: the checkpoint doesn't fit the strategy ({error}). It may come from another "

@@ -1,0 +1,91 @@
+"""Avalanche's own methods go on where they were cut off, with plugins that can't tell their state themselves."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.storage_policy import ReservoirSamplingBuffer
+
+from clbinn.experiments import avalanche_state, watch
+from clbinn.experiments.checkpoint import require_plain
+from clbinn.experiments.run import run
+from clbinn.experiments.store import run_path
+
+SAVED = ["ewc_avalanche", "si_avalanche", "mas", "lwf", "gem", "replay"]
+
+
+class CutOffError(Exception):
+    pass
+
+
+def cut_off_at(task, epoch):
+    """A report that ends the run at the end of an epoch, before it is saved."""
+
+    def report(event):
+        if event["event"] == "epoch" and (event["task"], event["epoch"]) == (task, epoch):
+            raise CutOffError
+
+    return report
+
+
+def events(folder):
+    return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def save_each_step(monkeypatch):
+    monkeypatch.setattr(watch, "SHARE", math.inf)
+
+
+@pytest.mark.parametrize("place", [(2, 1), (3, 2)])
+@pytest.mark.parametrize("name", SAVED)
+def test_a_run_that_is_cut_off_ends_as_if_left_alone(kit, tmp_path, name, place):
+    stream, strategy = kit.stream(3), kit.strategy(name)
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    with pytest.raises(CutOffError):
+        run(stream, strategy, 0, tmp_path / "cut", progress=cut_off_at(*place), checkpoint_seconds=0.0)
+    notes = []
+    cut = run(stream, strategy, 0, tmp_path / "cut", progress=notes.append, checkpoint_seconds=0.0)
+    assert f"going on after task {place[0]}, epoch {place[1] - 1}, step 6" in str(notes[0])
+    assert kit.same(kit.outcome(cut), kit.outcome(alone))
+    assert kit.outcome(cut)["summary"]["resume"] == "exact"
+    assert kit.outcome(cut)["summary"]["memory_bytes"] > 0
+
+
+@pytest.mark.parametrize("name", ["agem", "gdumb"])
+def test_others_say_that_they_begin_again(kit, tmp_path, name):
+    stream, strategy, notes = kit.stream(2), kit.strategy(name), []
+    with pytest.raises(CutOffError):
+        run(stream, strategy, 0, tmp_path, progress=cut_off_at(2, 1), checkpoint_seconds=0.0)
+    run(stream, strategy, 0, tmp_path, progress=notes.append, checkpoint_seconds=0.0)
+    assert any("can't be saved: a run that is cut off begins again from its start" in str(note) for note in notes)
+    assert events(run_path(tmp_path, stream, strategy, 0))[0] == "start"
+
+
+def test_a_memory_of_foreign_data_is_not_stored():
+    from avalanche.benchmarks.utils import as_taskaware_classification_dataset
+    from torch.utils.data import TensorDataset
+
+    data = TensorDataset(torch.rand(6, 4), torch.arange(6))
+    data.targets = torch.arange(6)
+    plugin = ReplayPlugin(mem_size=4)
+    assert avalanche_state.state(plugin) is not None
+    buffer = ReservoirSamplingBuffer(4)
+    buffer.update_from_dataset(as_taskaware_classification_dataset(data))
+    plugin.storage_policy.buffer_groups[0] = buffer
+    assert avalanche_state.state(plugin) is None
+
+
+def test_a_policy_of_the_users_is_not_taken_for_avalanches():
+    class Policy(ReservoirSamplingBuffer):
+        pass
+
+    assert avalanche_state.state(ReplayPlugin(mem_size=4, storage_policy=Policy(4))) is None
+    known = avalanche_state.state(ReplayPlugin(mem_size=4))
+    require_plain(known)
+    other = copy.deepcopy(ReplayPlugin(mem_size=4, storage_policy=ReservoirSamplingBuffer(4)))
+    with pytest.raises(ValueError, match="ExperienceBalancedBuffer in place of ReservoirSamplingBuffer"):
+        avalanche_state.load(other, known, None)
