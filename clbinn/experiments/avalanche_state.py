@@ -125,7 +125,7 @@ def _samples(dataset: Any) -> list[Tensor]:
     from clbinn.benchmarks import resident
 
     data = resident(dataset)
-    if data is None:
+    if data is None or len(data) == 0:
         raise _UnknownError
     x, y, *label = data.batch(torch.arange(len(data)))
     return [x, y, label[0] if label else torch.zeros_like(y)]
@@ -138,7 +138,7 @@ def _dataset(x: Tensor, y: Tensor, label: Tensor) -> Any:
     from clbinn.benchmarks import TensorTask
 
     # Avalanche can put a constant behind a constant, but not behind a list.
-    same = len(label.unique()) == 1
+    same = bool((label == label[0]).all())
     labels = TaskLabels(ConstantSequence(int(label[0]), len(label)) if same else label.tolist())
     attributes = [DataAttribute(y.tolist(), "targets"), labels]
     return TaskAwareSupervisedClassificationDataset([TensorTask(x, y)], data_attributes=attributes)
