@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clbinn.errors import RunError
+from clbinn.errors import RunError, UserError
 
 __all__ = ["append_line", "disk_errors", "replace_file"]
 
@@ -43,14 +43,18 @@ def append_line(path: Path, line: str) -> None:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk and its like into one clear message.
+    """Turn a full disk, and files of the folder that can't be read or written, into one clear message.
 
     Raises:
         RunError: The block raised an OSError of the disk.
+        UserError: Something in the folder has other permissions, or is a folder where a file is expected.
     """
     try:
         yield
     except OSError as error:
+        name = str(error.filename2 or error.filename)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR) and folder in Path(name).parents:
+            raise UserError(f"{name}: {error.strerror}; set that right, or choose another --out") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
             raise
         raise RunError(

@@ -18,7 +18,7 @@ from clbinn.experiments.files import append_line, replace_file
 from clbinn.recipes import dump, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
-__all__ = ["BusyError", "RunFolder", "run_path"]
+__all__ = ["BusyError", "RunFolder", "is_finished", "run_path"]
 
 
 class BusyError(UserError):
@@ -28,6 +28,15 @@ class BusyError(UserError):
 def run_path(out: Path, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> Path:
     """`<out>/<benchmark>/<strategy>-<hash>/seed-<n>`; the hash is of both recipes as resolved."""
     return out / benchmark.name / f"{strategy.name}-{recipe_hash(benchmark, strategy)}" / f"seed-{seed}"
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a folder holds a run that has come to its end: a whole summary.json, and of the seed it is named after."""
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a damaged one is written anew from the last checkpoint
+        return False
+    return isinstance(summary, dict) and f"seed-{summary.get('seed')}" == path.name
 
 
 class RunFolder:
@@ -51,7 +60,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
-        return (self.path / "summary.json").exists()
+        return is_finished(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -91,7 +100,11 @@ class RunFolder:
         return line
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far."""
+        """All events so far.
+
+        Raises:
+            ValueError: A line is not JSON.
+        """
         if not self._events.exists():
             return []
         return [json.loads(line) for line in self._events.read_text(encoding="utf-8").splitlines()]
