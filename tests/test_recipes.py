@@ -325,6 +325,13 @@ def test_hash_stands_for_the_settings():
     assert len(changed | {first}) == 5
 
 
+def test_infinity_is_neither_nothing_nor_the_same_settings():
+    infinite, none = (load_strategy("bayesbinn", [f"options.lr={value}"]) for value in (".inf", ""))
+    assert infinite.model_dump(mode="json")["options"]["lr"] == math.inf
+    stream = load_benchmark("permuted_digits")
+    assert recipe_hash(stream, infinite) != recipe_hash(stream, none)
+
+
 def test_hash_does_not_depend_on_the_order_of_keys():
     benchmark = load_benchmark("permuted_mnist")
     one = StrategyRecipe(name="x", target="a.B", train={"epochs": 1, "batch_size": 2}, options={"a": 1, "b": 2})
