@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clbinn.errors import RunError, UserError
 
-__all__ = ["append_line", "disk_errors", "replace_file"]
+__all__ = ["append_line", "disk_errors", "make_folder", "replace_file"]
 
 
 def replace_file(path: Path, content: bytes | str, keep: Path | None = None) -> None:
@@ -39,6 +39,18 @@ def append_line(path: Path, line: str) -> None:
     """Append one line and hand it to the operating system at once."""
     with path.open("ab") as file:
         file.write(line.encode() + b"\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it isn't there.
+
+    Raises:
+        UserError: It can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
 
 
 @contextmanager

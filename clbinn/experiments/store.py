@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbinn.errors import UserError
-from clbinn.experiments.files import append_line, replace_file
+from clbinn.experiments.files import append_line, make_folder, replace_file
 from clbinn.recipes import dump, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
@@ -31,7 +31,7 @@ def run_path(out: Path, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, se
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a folder holds a run that has come to its end: a whole summary.json, and of the seed it is named after."""
+    """Whether a folder holds a finished run: a whole summary.json, and of the seed that the folder is named after."""
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a damaged one is written anew from the last checkpoint
@@ -51,10 +51,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
+        make_folder(path)
         self._events = path / "events.jsonl"
 
     @property
