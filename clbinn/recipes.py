@@ -22,6 +22,7 @@ from clbinn.yaml_source import MAX_DEPTH, Fault, Place, Position, Source, raise_
 
 __all__ = [
     "apply_override",
+    "apply_overrides",
     "catalogue",
     "catalogue_folder",
     "dump",
@@ -29,6 +30,7 @@ __all__ = [
     "kind_of",
     "load_benchmark",
     "load_strategy",
+    "merge",
     "recipe_hash",
     "split_overrides",
     "targets",
@@ -75,6 +77,22 @@ def split_overrides(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     for override in overrides:
         (of_benchmark if override.startswith(BENCHMARK_PREFIX) else of_strategy).append(override)
     return of_benchmark, of_strategy
+
+
+def apply_overrides(source: Source, overrides: Iterable[str], prefix: str = "") -> None:
+    """`apply_override` for each.
+
+    Raises:
+        RecipeError: tells all that is wrong.
+    """
+    wrong: list[str] = []
+    for override in overrides:
+        try:
+            apply_override(source, override, prefix)
+        except RecipeError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise RecipeError("\n".join(wrong))
 
 
 def apply_override(source: Source, override: str, prefix: str = "") -> None:
@@ -185,14 +203,7 @@ def recipe_hash(benchmark: BenchmarkRecipe, strategy: StrategyRecipe) -> str:
 
 def _load(model: type[Recipe], kind: Kind, name: str | Path, overrides: Sequence[str], prefix: str = "") -> Recipe:
     source = _resolve(kind, _find(kind, name), ())
-    wrong: list[str] = []
-    for override in overrides:
-        try:
-            apply_override(source, override, prefix)
-        except RecipeError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise RecipeError("\n".join(wrong))
+    apply_overrides(source, overrides, prefix)
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
@@ -250,19 +261,19 @@ def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
     base = _resolve(kind, base_path, chain)
     for field in OWN_FIELDS:
         base.data.pop(field, None)
-    base.values[()] = source.values[()]
-    _merge(base, source, ())
+    merge(base, source)
     return base
 
 
-def _merge(base: Source, own: Source, place: Place) -> None:
-    """Lay the mapping at `place` of `own` over the one of `base`."""
+def merge(base: Source, own: Source, place: Place = ()) -> None:
+    """Lay the mapping at `place` of `own` over the one of `base`, key by key; positions come along."""
+    base.values[place] = own.values[place]
     ours, theirs = own.part(place).data, base.part(place).data
     for key, value in ours.items():
         old = theirs.get(key)
         inner = (*place, key)
         if isinstance(value, dict) and isinstance(old, dict) and not _chooses_anew(old, value):
-            _merge(base, own, inner)
+            merge(base, own, inner)
         else:
             base.put(inner, own.part(inner))
 
