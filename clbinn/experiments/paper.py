@@ -46,6 +46,11 @@ class Method(StrategyRecipe):
     also_mc_samples: list[int] = Field(default_factory=list)
     pretraining: Pretraining | None = None
 
+    @property
+    def variants(self) -> list["Method"]:
+        """What one training gives a run folder for: `mc_samples` as it is, and each of `also_mc_samples`."""
+        return [self, *(self.model_copy(update={"mc_samples": samples}) for samples in self.also_mc_samples)]
+
 
 class Paper(Model):
     """One file of benchmarks/paper."""
