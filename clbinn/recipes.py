@@ -39,6 +39,7 @@ __all__ = [
 Kind = Literal["strategies", "benchmarks"]
 Recipe = TypeVar("Recipe", BenchmarkRecipe, StrategyRecipe)
 
+SINGULAR: dict[Kind, str] = {"benchmarks": "benchmark", "strategies": "strategy"}
 BENCHMARK_PREFIX = "benchmark."
 OWN_FIELDS = ("name", "title", "provenance")  # say what this one recipe is: never taken over
 CHOOSERS = ("kind", "dataset", "target")  # another choice here brings other neighbours: replace, don't merge
@@ -106,6 +107,8 @@ def apply_override(source: Source, override: str, prefix: str = "") -> None:
     steps = key.strip().removeprefix(prefix).split(".")
     if not equals or not all(steps):
         raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
+    if steps == ["extends"]:
+        raise_faults([Fault(position, (), "what a recipe extends is said in its file; name the other recipe itself")])
     if len(steps) > MAX_DEPTH:
         raise_faults([Fault(position, (), f"nested deeper than {MAX_DEPTH} levels")])
     place: Place = ()
@@ -229,7 +232,10 @@ def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> P
     shipped = catalogue(kind)
     if name in shipped:
         return shipped[name]
-    what = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
+    what = SINGULAR[kind]
+    for other in SINGULAR:
+        if name in catalogue(other):
+            raise RecipeError(f"unknown {what} '{name}': it is the name of a {SINGULAR[other]}")
     own = "a recipe of your own is given by its path, ending in .yaml"
     raise RecipeError(f"unknown {what} '{name}' ({own}){one_of(name, shipped)}")
 
@@ -237,7 +243,7 @@ def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> P
 def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
     """The file's content on top of what it extends."""
     source = yaml_source.read(path)
-    part = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
+    part = SINGULAR[kind]
     if isinstance(source.data, dict) and isinstance(source.data.get(part), dict):
         source = source.part((part,))  # recipe.yaml of a run folder holds both
     if not isinstance(source.data, dict):

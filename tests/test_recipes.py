@@ -109,6 +109,8 @@ def test_split_overrides():
         ("options={a: [1", "--set options={a: [1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("options={a: *b}", "--set options={a: *b}: anchors (&) and aliases (*) are not used in recipes; write the "
          "value out"),
+        ("extends=naive", "--set extends=naive: what a recipe extends is said in its file; name the other recipe "
+         "itself"),
         ("train=", "--set train=: train: expected a mapping, as in {key: value}, not nothing"),
     ],
 )  # fmt: skip
@@ -136,6 +138,8 @@ def test_deep_override_is_refused():
     [
         (load_strategy, "bayesbin", "unknown strategy 'bayesbin' .*did you mean 'bayesbinn'"),
         (load_benchmark, "permuted_mnst", "unknown benchmark 'permuted_mnst' .*did you mean 'permuted_mnist'"),
+        (load_strategy, "permuted_mnist", "unknown strategy 'permuted_mnist': it is the name of a benchmark$"),
+        (load_benchmark, "naive", "unknown benchmark 'naive': it is the name of a strategy$"),
         (load_strategy, "qqqq", "unknown strategy 'qqqq' .*expected 'a?.*'bayesbinn'"),
         (load_strategy, "nowhere/x.yaml", "nowhere/x.yaml: there is no such file"),
         (load_strategy, "~nobody_by_this_name/x.yaml", "can't be read"),

@@ -85,6 +85,7 @@ def reproduce(
         UserError: no such table, or recipe, device or options can't be used.
         RunError: no row could be run.
     """
+    table = table.rstrip("/")
     name, _, part = table.partition("/")
     if name not in TITLES:
         raise UserError(f"there is no table '{name}'{one_of(name, TITLES)}")

@@ -218,9 +218,12 @@ class _Run:
 def _last_state(folder: RunFolder, report: Callable[[str], None]) -> dict[str, Any] | None:
     """What the last whole checkpoint holds, with the events cut to it."""
     state, faults = checkpoint.load_latest(folder.path)
+    if state is not None and not folder.cut_events(state["events_size"]):
+        faults.append(f"{folder.path}: events.jsonl is shorter than the checkpoint says")
+        state = None
     for fault in faults:
-        report(fault)
-    return state if state is not None and folder.cut_events(state["events_size"]) else None
+        report(f"{fault}; {'the checkpoint before it is used' if state is not None else 'the run begins again'}")
+    return state
 
 
 @torch.no_grad()

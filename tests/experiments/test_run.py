@@ -13,6 +13,7 @@ import yaml
 from clbinn import evaluation
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments import checkpoint, watch
+from clbinn.experiments.build import choose_device
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError, run_path
@@ -158,6 +159,12 @@ def test_recipe_that_cannot_be_used(kit, tmp_path, changes, message):
 def test_no_such_device(kit, tmp_path):
     with pytest.raises(UserError, match="device 'cuda:99' can't be used"):
         run(kit.stream(), kit.plain(), 0, tmp_path, device="cuda:99", progress=False)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is such a device")
+def test_no_such_device_is_said_in_one_sentence():
+    with pytest.raises(UserError, match=r"^device 'mps' can't be used: .{10,100}$"):
+        choose_device("mps")
 
 
 def test_loss_that_is_not_finite_stops_the_run(kit, tmp_path):
