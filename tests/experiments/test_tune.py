@@ -57,7 +57,7 @@ def test_winner_is_the_best_trial_and_a_recipe(kit, tmp_path):
         ("serch: {options.lr: [0.1]}", "did you mean 'search'"),
         ("search: {train.epochs: [1, abc]}", "search: train.epochs: expected a whole number, not 'abc'"),
         ("search: {train.epochs: {low: 0, high: 5}}", "must be at least 1"),
-        ("search: {options.lr: [0.1, abc]}", "expects a number, not 'abc'"),
+        ("search: {options.lr: [0.1, abc, 0.2, 0.3, 0.4]}", "expects a number, not 'abc'"),
         ("search: {options.lr: {low: 2, high: 1}}", "with low under high"),
         ("search: {options.lr: {low: 0, high: 1, log: true}}", "above 0 for log"),
         ("search: {train.epoch: [1]}", "train.epoch: unknown key; did you mean 'epochs'"),
