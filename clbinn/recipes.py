@@ -22,6 +22,7 @@ from clbinn.yaml_source import MAX_DEPTH, Fault, Place, Position, Source, raise_
 
 __all__ = [
     "apply_override",
+    "apply_overrides",
     "catalogue",
     "catalogue_folder",
     "dump",
@@ -29,6 +30,7 @@ __all__ = [
     "kind_of",
     "load_benchmark",
     "load_strategy",
+    "merge",
     "recipe_hash",
     "split_overrides",
     "targets",
@@ -37,6 +39,7 @@ __all__ = [
 Kind = Literal["strategies", "benchmarks"]
 Recipe = TypeVar("Recipe", BenchmarkRecipe, StrategyRecipe)
 
+SINGULAR: dict[Kind, str] = {"benchmarks": "benchmark", "strategies": "strategy"}
 BENCHMARK_PREFIX = "benchmark."
 OWN_FIELDS = ("name", "title", "provenance")  # say what this one recipe is: never taken over
 CHOOSERS = ("kind", "dataset", "target")  # another choice here brings other neighbours: replace, don't merge
@@ -77,6 +80,22 @@ def split_overrides(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     return of_benchmark, of_strategy
 
 
+def apply_overrides(source: Source, overrides: Iterable[str], prefix: str = "") -> None:
+    """`apply_override` for each.
+
+    Raises:
+        RecipeError: tells all that is wrong.
+    """
+    wrong: list[str] = []
+    for override in overrides:
+        try:
+            apply_override(source, override, prefix)
+        except RecipeError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise RecipeError("\n".join(wrong))
+
+
 def apply_override(source: Source, override: str, prefix: str = "") -> None:
     """Put the value of `KEY=VALUE` where KEY, without the prefix, says; mappings on the way there are made.
 
@@ -88,6 +107,8 @@ def apply_override(source: Source, override: str, prefix: str = "") -> None:
     steps = key.strip().removeprefix(prefix).split(".")
     if not equals or not all(steps):
         raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
+    if steps == ["extends"]:
+        raise_faults([Fault(position, (), "what a recipe extends is said in its file; name the other recipe itself")])
     if len(steps) > MAX_DEPTH:
         raise_faults([Fault(position, (), f"nested deeper than {MAX_DEPTH} levels")])
     place: Place = ()
@@ -185,14 +206,7 @@ def recipe_hash(benchmark: BenchmarkRecipe, strategy: StrategyRecipe) -> str:
 
 def _load(model: type[Recipe], kind: Kind, name: str | Path, overrides: Sequence[str], prefix: str = "") -> Recipe:
     source = _resolve(kind, _find(kind, name), ())
-    wrong: list[str] = []
-    for override in overrides:
-        try:
-            apply_override(source, override, prefix)
-        except RecipeError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise RecipeError("\n".join(wrong))
+    apply_overrides(source, overrides, prefix)
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
@@ -218,7 +232,10 @@ def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> P
     shipped = catalogue(kind)
     if name in shipped:
         return shipped[name]
-    what = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
+    what = SINGULAR[kind]
+    for other in SINGULAR:
+        if name in catalogue(other):
+            raise RecipeError(f"unknown {what} '{name}': it is the name of a {SINGULAR[other]}")
     own = "a recipe of your own is given by its path, ending in .yaml"
     raise RecipeError(f"unknown {what} '{name}' ({own}){one_of(name, shipped)}")
 
@@ -226,7 +243,7 @@ def _find(kind: Kind, name_or_path: str | Path, beside: Path | None = None) -> P
 def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
     """The file's content on top of what it extends."""
     source = yaml_source.read(path)
-    part = {"benchmarks": "benchmark", "strategies": "strategy"}[kind]
+    part = SINGULAR[kind]
     if isinstance(source.data, dict) and isinstance(source.data.get(part), dict):
         source = source.part((part,))  # recipe.yaml of a run folder holds both
     if not isinstance(source.data, dict):
@@ -250,19 +267,19 @@ def _resolve(kind: Kind, path: Path, extended_by: tuple[Path, ...]) -> Source:
     base = _resolve(kind, base_path, chain)
     for field in OWN_FIELDS:
         base.data.pop(field, None)
-    base.values[()] = source.values[()]
-    _merge(base, source, ())
+    merge(base, source)
     return base
 
 
-def _merge(base: Source, own: Source, place: Place) -> None:
-    """Lay the mapping at `place` of `own` over the one of `base`."""
+def merge(base: Source, own: Source, place: Place = ()) -> None:
+    """Lay the mapping at `place` of `own` over the one of `base`, key by key; positions come along."""
+    base.values[place] = own.values[place]
     ours, theirs = own.part(place).data, base.part(place).data
     for key, value in ours.items():
         old = theirs.get(key)
         inner = (*place, key)
         if isinstance(value, dict) and isinstance(old, dict) and not _chooses_anew(old, value):
-            _merge(base, own, inner)
+            merge(base, own, inner)
         else:
             base.put(inner, own.part(inner))
 

@@ -91,7 +91,14 @@ def _fault(message: str) -> PydanticCustomError:
 class Model(BaseModel):
     """Base of all recipe parts: unknown words are errors, types are not guessed, values can't be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # options may be infinite: as null they would be none, and share its hash
+        protected_namespaces=(),
+    )
 
 
 class Normalise(Model):

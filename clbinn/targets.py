@@ -4,7 +4,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from clbinn.errors import RecipeError
@@ -139,6 +139,11 @@ def _expected(parameter: inspect.Parameter, value: Any) -> str | None:
             if _is_a(value, member):
                 return None
             words.append(PLAIN_TYPES[member])
+        elif typing.get_origin(member) in (list, tuple, Sequence):
+            item = typing.get_args(member)[0]
+            if isinstance(value, list | tuple) and (item not in PLAIN_TYPES or all(_is_a(one, item) for one in value)):
+                return None
+            words.append("a list" + (f", each {PLAIN_TYPES[item]}" if item in PLAIN_TYPES else ""))
         else:
             return None  # a type that YAML can't spell, or one that we don't look into
     return ", or ".join(words)

@@ -1,22 +1,29 @@
 """Accuracy matrices as text, read from run folders."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
+
+from clbinn.report.runs import Matrix, read_matrix
 
 __all__ = ["matrices", "matrix_text"]
 
 MOST = 12  # rows and columns that are shown whole; of more, the first and last
 
-Matrix = list[list[float]]
-
 
 def matrices(runs: Iterable[Path]) -> str:
     """The accuracy matrix of each strategy, in percent, mean over its seeds; a strategy is the parent of its runs."""
-    groups: dict[Path, list[Matrix]] = {}
+    groups: dict[str, list[Matrix]] = {}
+    damaged: list[str] = []
     for run in runs:
-        groups.setdefault(run.parent, []).append(_read(run / "accuracy_matrix.csv"))
-    return "\n".join(_group_text(folder.name, found) for folder, found in groups.items())
+        try:
+            groups.setdefault(run.parent.name, []).append(_whole(run / "accuracy_matrix.csv"))
+        except (OSError, ValueError) as error:
+            damaged.append(f"\n{run}: accuracy_matrix.csv can't be read ({getattr(error, 'strerror', None) or error})")
+    if damaged:
+        damaged.append("Remove summary.json there, and the same command writes both again.")
+    return "\n".join([*(_group_text(name, found) for name, found in groups.items() if found), *damaged])
 
 
 def matrix_text(matrix: Sequence[Sequence[float]]) -> str:
@@ -35,16 +42,15 @@ def matrix_text(matrix: Sequence[Sequence[float]]) -> str:
 
 
 def _group_text(name: str, found: list[Matrix]) -> str:
-    rows = min(len(matrix) for matrix in found)
-    columns = len(found[0][0])
-    mean = [[sum(m[i][j] for m in found) / len(found) for j in range(columns)] for i in range(rows)]
     seeds = "1 seed" if len(found) == 1 else f"mean of {len(found)} seeds"
-    return f"\n{name}: accuracy in %, {seeds}\n{matrix_text(mean)}"
+    return f"\n{name}: accuracy in %, {seeds}\n{matrix_text(np.mean(found, axis=0).tolist())}"
 
 
-def _read(path: Path) -> Matrix:
-    with path.open(encoding="utf-8", newline="") as file:
-        return [[float(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]]
+def _whole(path: Path) -> Matrix:
+    matrix = read_matrix(path)
+    if np.isnan(matrix).any():
+        raise ValueError("rows are missing")
+    return matrix
 
 
 def _shown(count: int) -> list[int | None]:

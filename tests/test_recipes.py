@@ -109,6 +109,8 @@ def test_split_overrides():
         ("options={a: [1", "--set options={a: [1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("options={a: *b}", "--set options={a: *b}: anchors (&) and aliases (*) are not used in recipes; write the "
          "value out"),
+        ("extends=naive", "--set extends=naive: what a recipe extends is said in its file; name the other recipe "
+         "itself"),
         ("train=", "--set train=: train: expected a mapping, as in {key: value}, not nothing"),
     ],
 )  # fmt: skip
@@ -136,6 +138,8 @@ def test_deep_override_is_refused():
     [
         (load_strategy, "bayesbin", "unknown strategy 'bayesbin' .*did you mean 'bayesbinn'"),
         (load_benchmark, "permuted_mnst", "unknown benchmark 'permuted_mnst' .*did you mean 'permuted_mnist'"),
+        (load_strategy, "permuted_mnist", "unknown strategy 'permuted_mnist': it is the name of a benchmark$"),
+        (load_benchmark, "naive", "unknown benchmark 'naive': it is the name of a strategy$"),
         (load_strategy, "qqqq", "unknown strategy 'qqqq' .*expected 'a?.*'bayesbinn'"),
         (load_strategy, "nowhere/x.yaml", "nowhere/x.yaml: there is no such file"),
         (load_strategy, "~nobody_by_this_name/x.yaml", "can't be read"),
@@ -323,6 +327,13 @@ def test_hash_stands_for_the_settings():
         recipe_hash(benchmark, load_strategy("bayesbinn_no_prior")),
     }
     assert len(changed | {first}) == 5
+
+
+def test_infinity_is_neither_nothing_nor_the_same_settings():
+    infinite, none = (load_strategy("bayesbinn", [f"options.lr={value}"]) for value in (".inf", ""))
+    assert infinite.model_dump(mode="json")["options"]["lr"] == math.inf
+    stream = load_benchmark("permuted_digits")
+    assert recipe_hash(stream, infinite) != recipe_hash(stream, none)
 
 
 def test_hash_does_not_depend_on_the_order_of_keys():

@@ -1,5 +1,6 @@
 import math
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -23,6 +24,8 @@ class Method(Base):
         carry: bool = True,
         mode: Literal["mean", "mode"] = "mean",
         seed: int | None = None,
+        sizes: Sequence[int] | None = None,
+        betas: tuple[float | object, float] = (0.9, 0.999),
         untyped_switch=False,
         **kwargs,
     ):
@@ -44,7 +47,10 @@ def test_good_options():
     check_options(
         Method, {"weight": 1, "steps": 3, "carry": False, "mode": "mode", "seed": None, "rate": 1e-3}, given=["model"]
     )
-    check_options(Method, {"weight": 1.5, "seed": 3, "model": [], "size": 2, "passed_on": object()})
+    check_options(
+        Method,
+        {"weight": 1.5, "seed": 3, "sizes": [1, 2], "betas": [0.9, 1], "model": [], "size": 2, "passed_on": object()},
+    )
     check_options(Closed, {})
     check_options(dict, {"anything": 1})
     check_options(math.sqrt, {})
@@ -60,6 +66,9 @@ def test_good_options():
         ("carry", 1, "true or false, not 1"),
         ("mode", "median", "'mean' or 'mode', not 'median'"),
         ("seed", "x", "a whole number, or nothing, not 'x'"),
+        ("sizes", "abc", "a list, each a whole number, or nothing, not 'abc'"),
+        ("sizes", [1, "b"], "a list, each a whole number, or nothing, not [1, 'b']"),
+        ("betas", 0.9, "a list, not 0.9"),
         ("untyped_switch", "off", "true or false, not 'off'"),
         ("rate", [1], "a number, not [1]"),
     ],

@@ -1,3 +1,5 @@
+import pytest
+
 from clbinn.terminal import matrices, matrix_text
 
 
@@ -31,3 +33,24 @@ def test_seeds_are_averaged_and_strategies_kept_apart(tmp_path):
         ["1", "70.0", "70.00"],
         ["1", "50.0", "50.00"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file"),
+        (b"", "the header"),
+        (b"\xff", "'utf-8' codec"),
+        (b"trained_task,test_task_1\n0,0.1\n", "rows are missing"),
+    ],
+)
+def test_damaged_matrix_is_named_and_the_others_shown(tmp_path, content, why):
+    for strategy in ("a-1", "b-2"):
+        (tmp_path / strategy / "seed-0").mkdir(parents=True)
+    (tmp_path / "b-2/seed-0/accuracy_matrix.csv").write_text("trained_task,test_task_1\n0,0.1\n1,0.9\n")
+    if content is not None:
+        (tmp_path / "a-1/seed-0/accuracy_matrix.csv").write_bytes(content)
+    text = matrices(sorted(tmp_path.glob("*/*")))
+    assert "a-1: accuracy" not in text
+    assert f"{tmp_path}/a-1/seed-0: accuracy_matrix.csv can't be read ({why}" in text
+    assert "b-2: accuracy in %, 1 seed" in text

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clbinn.errors import RunError
+from clbinn.errors import RunError, UserError
 
-__all__ = ["append_line", "disk_errors", "replace_file"]
+__all__ = ["append_line", "disk_errors", "make_folder", "replace_file"]
 
 
 def replace_file(path: Path, content: bytes | str, keep: Path | None = None) -> None:
@@ -41,16 +41,32 @@ def append_line(path: Path, line: str) -> None:
         file.write(line.encode() + b"\n")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it isn't there.
+
+    Raises:
+        UserError: It can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
+
+
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk and its like into one clear message.
+    """Turn a full disk, and files of the folder that can't be read or written, into one clear message.
 
     Raises:
         RunError: The block raised an OSError of the disk.
+        UserError: Something in the folder has other permissions, or is a folder where a file is expected.
     """
     try:
         yield
     except OSError as error:
+        name = str(error.filename2 or error.filename)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR) and folder in Path(name).parents:
+            raise UserError(f"{name}: {error.strerror}; set that right, or choose another --out") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
             raise
         raise RunError(

@@ -8,6 +8,7 @@ from clbinn.errors import UserError
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.job import Job, RunResult
 from clbinn.experiments.progress import Board
+from clbinn.experiments.store import is_finished
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
 __all__ = ["RunResult", "run_grid"]
@@ -69,7 +70,7 @@ def run_grid(
         for seed in dict.fromkeys(seeds)
         for strategy in strategies
     ]
-    results = {job.path: job.ended("skipped") for job in wanted if (job.path / "summary.json").exists()}
+    results = {job.path: job.ended("skipped") for job in wanted if is_finished(job.path)}
     waiting = [job for job in wanted if job.path not in results]
     work = _engine(engine, jobs, ray_address, gpus_per_run)
     board = Board(len(waiting), shown=progress)

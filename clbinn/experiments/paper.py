@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from clbinn import recipes, yaml_source
@@ -47,6 +46,11 @@ class Method(StrategyRecipe):
     also_mc_samples: list[int] = Field(default_factory=list)
     pretraining: Pretraining | None = None
 
+    @property
+    def variants(self) -> list["Method"]:
+        """What one training gives a run folder for: `mc_samples` as it is, and each of `also_mc_samples`."""
+        return [self, *(self.model_copy(update={"mc_samples": samples}) for samples in self.also_mc_samples)]
+
 
 class Paper(Model):
     """One file of benchmarks/paper."""
@@ -72,50 +76,37 @@ def load_paper(path: Path, overrides: Sequence[str] = ()) -> Paper:
         RecipeError: something in the file or in an override is wrong; tells all that is.
     """
     of_benchmark, of_methods = recipes.split_overrides(overrides)
-    data = yaml_source.read(path).data
-    if not isinstance(data, dict) or not isinstance(data.get("methods"), list):
+    source = yaml_source.read(path)
+    if not isinstance(source.data, dict) or not isinstance(source.data.get("methods"), list):
         raise RecipeError(f"{path}: expected a mapping with a list of `methods`")
-    defaults = data.pop("defaults", {})
-    methods = [one for method in data["methods"] for one in _swept(_merged(defaults, method))]
-    data["benchmark"] = _overridden(data.get("benchmark"), of_benchmark, recipes.BENCHMARK_PREFIX)
-    data["methods"] = [_overridden(method, of_methods) for method in methods]
+    defaults = source.part(("defaults",)) if "defaults" in source.data else Source({})
+    methods: list[Source] = []
+    for index in range(len(source.data["methods"])):
+        method = copy.deepcopy(defaults)
+        recipes.merge(method, source.part(("methods", index)))
+        methods += _swept(method)
+    for method in methods:
+        recipes.apply_overrides(method, of_methods)
+    benchmark = source.part(("benchmark",))
+    recipes.apply_overrides(benchmark, of_benchmark, recipes.BENCHMARK_PREFIX)
+    source.data.pop("defaults", None)
+    source.data["methods"] = [None] * len(methods)
+    for index, method in enumerate(methods):
+        source.put(("methods", index), method)
+    source.put(("benchmark",), benchmark)
     try:
-        return Paper.model_validate(data)
+        return Paper.model_validate(source.data)
     except ValidationError as error:
-        raise_faults(recipe_faults(Paper, error, _source(data, str(path))))
+        raise_faults(recipe_faults(Paper, error, source))
 
 
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Two mappings laid over each other, key by key."""
-    result = copy.deepcopy(under)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-def _swept(method: dict[str, Any]) -> list[dict[str, Any]]:
-    sweep = method.pop("sweep", None)
-    if not sweep:
+def _swept(method: Source) -> list[Source]:
+    if "sweep" not in method.data:
         return [method]
-    [(field, values)] = sweep.items()
-    steps = field.split(".")
-    swept = []
-    for value in values:
-        one = inner = copy.deepcopy(method)
-        for step in steps[:-1]:
-            inner = inner[step]
-        inner[steps[-1]] = value
-        swept.append(one)
+    sweep = method.part(("sweep",))
+    del method.data["sweep"]
+    [(field, values)] = sweep.data.items()
+    swept = [copy.deepcopy(method) for _ in values]
+    for index, one in enumerate(swept):
+        one.put(tuple(field.split(".")), sweep.part((field, index)))
     return swept
-
-
-def _overridden(data: Any, overrides: Sequence[str], prefix: str = "") -> Any:
-    source = _source(data, "paper recipe")
-    for override in overrides:
-        recipes.apply_override(source, override, prefix)
-    return source.data
-
-
-def _source(data: Any, name: str) -> Source:
-    return yaml_source.parse(yaml.safe_dump(data, sort_keys=False), name, whole=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Board", "reporter"]
+__all__ = ["Board", "reporter", "to_stderr"]
 
 
 class Board:
@@ -86,6 +86,11 @@ class Board:
         accuracies = self._seen.pop(run)
         mean = sum(accuracies) / len(accuracies)
         self.say(f"{run}: task {event['task']} of {event['tasks']} learned, {mean:.1%} on the tasks so far")
+
+
+def to_stderr(text: str) -> None:
+    """One line on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

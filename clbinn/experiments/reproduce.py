@@ -1,7 +1,6 @@
 """`clbinn reproduce ID`: run a table of the appendix, or go on with it, and say per row how it compares."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from clbinn import recipes
 from clbinn.errors import DataError, RunError, UserError
 from clbinn.experiments.paper import Paper, load_paper, papers
+from clbinn.experiments.progress import to_stderr
 from clbinn.recipe_faults import one_of
 from clbinn.schema import StrategyRecipe, TargetSpec
 
@@ -85,11 +85,12 @@ def reproduce(
         UserError: no such table, or recipe, device or options can't be used.
         RunError: no row could be run.
     """
+    table = table.rstrip("/")
     name, _, part = table.partition("/")
     if name not in TITLES:
         raise UserError(f"there is no table '{name}'{one_of(name, TITLES)}")
     notes: list[str] = []
-    where = _Where(Path(out), device, data_root, download, report or _to_stderr)
+    where = _Where(Path(out), device, data_root, download, report or to_stderr)
     paths: list[Path] = []
     if name == "table13":
         paths = _run_stream(part, seeds, overrides, notes, where)
@@ -219,7 +220,3 @@ def _events(report: Report, name: str, seed: int) -> Callable[[dict[str, Any]], 
             report(event["text"])
 
     return show
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

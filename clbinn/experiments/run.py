@@ -1,5 +1,6 @@
 """One run: a strategy learns a stream with one seed, evaluated before and after every task, resumable at any moment."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -157,19 +158,17 @@ class _Run:
     def _continue(self) -> int | None:
         """The task that the last checkpoint stands in; None if there is nothing to go on from."""
         state, faults = checkpoint.load_latest(self.folder.path)
-        if state is not None and not self.folder.cut_events(state["events_size"]):
-            faults.append(f"{self.folder.path}: events.jsonl is shorter than the checkpoint says")
-            state = None
+        if state is not None:
+            try:
+                self.rows = self._recorded(state)
+            except ValueError as error:
+                faults.append(f"{self.folder.path}: events.jsonl {error}")
+                state = None
         for fault in faults:
             rest = "the checkpoint before it is used" if state is not None else "the run begins again"
             self.report({"event": "note", "text": f"{fault}; {rest}"})
         if state is None:
             return None
-        for event in self.folder.events():
-            if event["event"] == "evaluation":
-                if event["test_task"] == 1:
-                    self.rows.append([])
-                self.rows[-1].append({key: event[key] for key in ("accuracy", "nll", "ece")})
         self.folder.start_matrix(self.tasks, self.accuracies)
         self.watch.resume(state)
         if state["finished"]:
@@ -178,6 +177,26 @@ class _Run:
         where = f"task {state['task']}, epoch {state['epoch']}" + (f", step {s}" if (s := state["iteration"]) else "")
         self.report({"event": "note", "text": f"{self.folder.path}: going on after {where}"})
         return int(state["task"])
+
+    def _recorded(self, state: dict[str, Any]) -> list[list[dict[str, float]]]:
+        """The rows that were measured before a checkpoint; ValueError says what is wrong with events.jsonl."""
+        if not self.folder.cut_events(state["events_size"]):
+            raise ValueError("is shorter than the checkpoint says")
+        rows: list[list[dict[str, float]]] = []
+        try:
+            first, *events = self.folder.events()
+            if first["seed"] != self.seed:
+                raise ValueError(f"is of seed {first['seed']}")
+            for event in events:
+                if event["event"] == "evaluation":
+                    if event["test_task"] == 1:
+                        rows.append([])
+                    rows[-1].append({key: event[key] for key in ("accuracy", "nll", "ece")})
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+            raise ValueError("is damaged") from None
+        if [len(row) for row in rows] != [self.tasks] * (state["task"] + state["finished"]):
+            raise ValueError("is damaged")
+        return rows
 
     def _evaluate(self, after_task: int) -> None:
         """One row of the accuracy matrix."""

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbinn.errors import UserError
-from clbinn.experiments.files import append_line, replace_file
+from clbinn.experiments.files import append_line, make_folder, replace_file
 from clbinn.recipes import dump, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
-__all__ = ["BusyError", "RunFolder", "run_path"]
+__all__ = ["BusyError", "RunFolder", "is_finished", "run_path"]
 
 
 class BusyError(UserError):
@@ -28,6 +28,15 @@ class BusyError(UserError):
 def run_path(out: Path, benchmark: BenchmarkRecipe, strategy: StrategyRecipe, seed: int) -> Path:
     """`<out>/<benchmark>/<strategy>-<hash>/seed-<n>`; the hash is of both recipes as resolved."""
     return out / benchmark.name / f"{strategy.name}-{recipe_hash(benchmark, strategy)}" / f"seed-{seed}"
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a folder holds a finished run: a whole summary.json, and of the seed that the folder is named after."""
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a damaged one is written anew from the last checkpoint
+        return False
+    return isinstance(summary, dict) and f"seed-{summary.get('seed')}" == path.name
 
 
 class RunFolder:
@@ -42,16 +51,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
+        make_folder(path)
         self._events = path / "events.jsonl"
 
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
-        return (self.path / "summary.json").exists()
+        return is_finished(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -91,7 +97,11 @@ class RunFolder:
         return line
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far."""
+        """All events so far.
+
+        Raises:
+            ValueError: A line is not JSON.
+        """
         if not self._events.exists():
             return []
         return [json.loads(line) for line in self._events.read_text(encoding="utf-8").splitlines()]

@@ -7,10 +7,13 @@ import numpy as np
 from clbinn import evaluation
 from clbinn.errors import RecipeError
 from clbinn.experiments import learner
+from clbinn.experiments.paper import Method
+from clbinn.experiments.supervised_build import Learner
+from clbinn.optim._binary import BinaryOptimizer
 from clbinn.recipes import catalogue, load_strategy, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
-__all__ = ["differences", "summarise"]
+__all__ = ["differences", "summarise", "summarise_one_task"]
 
 
 def summarise(
@@ -64,6 +67,35 @@ def summarise(
         "device": device,
         "resume": "exact" if not unsaved else f"from the start ({', '.join(unsaved)})",
         "protocol": differences(strategy),
+    }
+
+
+def summarise_one_task(
+    benchmark: BenchmarkRecipe, method: Method, seed: int, trained: Learner, device: str, paper_epochs: int | None
+) -> dict[str, Any]:
+    """The fields of summary.json that all runs of the paper's tables of one task share; their numbers come beside.
+
+    Args:
+        benchmark: The data.
+        method: A row of a table.
+        seed: The run's seed.
+        trained: Network and optimizer.
+        device: Where it ran.
+        paper_epochs: Epochs of the published protocol, if it is to be compared with.
+    """
+    epochs = method.train.epochs
+    return {
+        "benchmark": benchmark.name,
+        "strategy": method.name,
+        "hash": recipe_hash(benchmark, method),
+        "seed": seed,
+        "mc_samples": method.mc_samples,
+        "parameters": sum(p.numel() for p in trained.network.parameters()),
+        "weight_bits": 1 if isinstance(trained.optimizer, BinaryOptimizer) else 32,
+        "num_tasks": 1,
+        "epochs": epochs,
+        "device": device,
+        "protocol": [f"epochs {epochs} of {paper_epochs}"] if paper_epochs and epochs < paper_epochs else [],
     }
 
 

@@ -27,6 +27,7 @@ from clbinn.experiments.learner import first_not_finite
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import seed_all
 from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.summary import summarise_one_task
 from clbinn.experiments.supervised_build import Learner, build_learner
 from clbinn.experiments.supervised_data import Experiment, load_experiment
 from clbinn.optim._binary import BinaryOptimizer
@@ -83,8 +84,7 @@ def train(
         RunError: numbers that are not finite, or a full disk.
         Interrupted: Ctrl-C or SIGTERM came; the last whole epoch is saved.
     """
-    variants = [method, *(method.model_copy(update={"mc_samples": c}) for c in method.also_mc_samples)]
-    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in variants]
+    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in method.variants]
     paths = [folder.path for folder in folders]
     interrupts = Interrupts()
     with disk_errors(paths[0]), folders[0].lock(), interrupts.listen():
@@ -95,12 +95,12 @@ def train(
         seed_all(seed, "initialisation")
         state = _last_state(folders[0], report)
         learner = build_learner(method, data, seed, device, report, pretrain=state is None)
-        for folder, variant in zip(folders, variants, strict=True):
+        for folder, variant in zip(folders, method.variants, strict=True):
             folder.write_recipe(benchmark, variant, seed)
             folder.write_json("environment.json", environment(device, torch.get_num_threads(), {}))
         one = _Run(folders[0], method, data, learner, seed, device, report, interrupts)
         progress = one.go(state)
-        for folder, variant in zip(folders, variants, strict=True):
+        for folder, variant in zip(folders, method.variants, strict=True):
             _finish(folder, benchmark, variant, one, progress, seed, shorter_than)
     return paths
 
@@ -218,9 +218,12 @@ class _Run:
 def _last_state(folder: RunFolder, report: Callable[[str], None]) -> dict[str, Any] | None:
     """What the last whole checkpoint holds, with the events cut to it."""
     state, faults = checkpoint.load_latest(folder.path)
+    if state is not None and not folder.cut_events(state["events_size"]):
+        faults.append(f"{folder.path}: events.jsonl is shorter than the checkpoint says")
+        state = None
     for fault in faults:
-        report(fault)
-    return state if state is not None and folder.cut_events(state["events_size"]) else None
+        report(f"{fault}; {'the checkpoint before it is used' if state is not None else 'the run begins again'}")
+    return state
 
 
 @torch.no_grad()
@@ -271,33 +274,20 @@ def _finish(
     facts = {"batch_norm": "running", "mc_samples": method.mc_samples}
     folder.append_event("evaluation", after_task=1, test_task=1, **test, **facts)
     folder.append_event("end", status="finished")
-    epochs = method.train.epochs
-    network = one.learner.network
     accuracy = test["accuracy"]
-    folder.write_json(
-        "summary.json",
-        {
-            "benchmark": benchmark.name,
-            "strategy": method.name,
-            "hash": folder.path.parent.name.rpartition("-")[2],
-            "seed": seed,
-            "average_accuracy": accuracy,
-            "learning_accuracy": accuracy,
-            "average_incremental_accuracy": accuracy,
-            "train_accuracy": progress.best["train_accuracy"],
-            "validation_accuracy": scores["validation"]["accuracy"] if "validation" in scores else None,
-            "test_accuracy": accuracy,
-            "best_epoch": progress.best["epoch"],
-            "nll": test["nll"],
-            "ece": test["ece"],
-            "seconds_train": round(progress.seconds_train, 3),
-            "seconds_eval": round(progress.seconds_eval, 3),
-            **facts,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "weight_bits": 1 if isinstance(one.learner.optimizer, BinaryOptimizer) else 32,
-            "num_tasks": 1,
-            "epochs": epochs,
-            "device": one.device,
-            "protocol": [f"epochs {epochs} of {paper_epochs}"] if paper_epochs and epochs < paper_epochs else [],
-        },
-    )
+    numbers = {
+        "average_accuracy": accuracy,
+        "learning_accuracy": accuracy,
+        "average_incremental_accuracy": accuracy,
+        "train_accuracy": progress.best["train_accuracy"],
+        "validation_accuracy": scores["validation"]["accuracy"] if "validation" in scores else None,
+        "test_accuracy": accuracy,
+        "best_epoch": progress.best["epoch"],
+        "nll": test["nll"],
+        "ece": test["ece"],
+        "seconds_train": round(progress.seconds_train, 3),
+        "seconds_eval": round(progress.seconds_eval, 3),
+        "batch_norm": "running",
+    }
+    shared = summarise_one_task(benchmark, method, seed, one.learner, one.device, paper_epochs)
+    folder.write_json("summary.json", shared | numbers)

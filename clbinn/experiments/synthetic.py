@@ -17,6 +17,7 @@ from clbinn.experiments.files import disk_errors
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import seed_all
 from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.summary import summarise_one_task
 from clbinn.experiments.supervised_build import Learner, build_optimizer, build_schedules
 from clbinn.experiments.synthetic_data import Points
 from clbinn.nn.batch_norm import batch_norms
@@ -39,8 +40,8 @@ def load_points(benchmark: BenchmarkRecipe, data_root: Path | None) -> Points:
         RecipeError: there is no source, or an option that it doesn't take.
         DataError: data that can't be read.
     """
-    if benchmark.source is None:
-        raise RecipeError(f"{benchmark.name}: a synthetic problem needs a `source`")
+    if benchmark.source is None or ":" not in benchmark.source.dataset:
+        raise RecipeError(f"{benchmark.name}: source.dataset: a synthetic problem is a function, `package.module:name`")
     function = import_target(benchmark.source.dataset, "source.dataset")
     check_options(function, benchmark.source.options, "source.options", given=("data_root",))
     points: Points = function(data_root=data_root, **benchmark.source.options)
@@ -66,8 +67,7 @@ def train(
     Returns:
         The run folders, one for each number of weight samples; `prediction.npz` in them is what the figures show.
     """
-    variants = [method, *(method.model_copy(update={"mc_samples": c}) for c in method.also_mc_samples)]
-    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in variants]
+    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in method.variants]
     with disk_errors(folders[0].path), folders[0].lock():
         if all(folder.finished for folder in folders):
             return [folder.path for folder in folders]
@@ -79,9 +79,10 @@ def train(
         tested = learner
         if points.regression:
             kept = ~(points.train_x[:, None] == points.test_x).all(2).any(1)
-            tested = _learn(None, method, points, points.train_x[kept], points.train_y[kept], seed, device, report)
+            x, y = points.train_x[kept], points.train_y[kept]
+            tested = _learn(folders[0], method, points, x, y, seed, device, report, shown=False)
         seconds = time.monotonic() - started
-        for folder, variant in zip(folders, variants, strict=True):
+        for folder, variant in zip(folders, method.variants, strict=True):
             _finish(folder, benchmark, variant, points, learner, tested, seed, device, seconds, shorter_than)
     return [folder.path for folder in folders]
 
@@ -117,7 +118,7 @@ def _normalised(network: nn.Module, train_x: Tensor, x: Tensor) -> Tensor:
 
 
 def _learn(
-    folder: RunFolder | None,
+    folder: RunFolder,
     method: Method,
     points: Points,
     x: Tensor,
@@ -125,8 +126,9 @@ def _learn(
     seed: int,
     device: str,
     report: Callable[[str], None],
+    shown: bool = True,
 ) -> Learner:
-    """Full-batch training; progress is written to `folder` if there is one."""
+    """Full-batch training; its progress is told and written to `folder` unless it is not to be shown."""
     seed_all(seed, "initialisation")
     x, y = x.to(device), y.to(device)
     network = build_model(method.model, tuple(x.shape[1:]), 1).to(device)
@@ -141,8 +143,8 @@ def _learn(
         learner.schedule("epoch")
         if epoch % max(epochs // 20, 1) == 0 or epoch == epochs:
             if not bool(value.isfinite()):
-                raise RunError(f"{method.name}: the loss is not finite in epoch {epoch}")
-            if folder is not None:
+                raise RunError(f"{folder.path}: the loss is not finite in epoch {epoch}; a smaller step size may help")
+            if shown:
                 folder.append_event("epoch", task=1, epoch=epoch, epochs=epochs, loss=float(value), seconds=0.0)
                 report(f"{method.name} seed {seed}: epoch {epoch}/{epochs}  loss {float(value):.4f}")
     return learner
@@ -177,29 +179,11 @@ def _finish(
     )
     folder.write_recipe(benchmark, method, seed)
     folder.write_json("environment.json", environment(device, torch.get_num_threads(), {}))
-    epochs = method.train.epochs
     numbers = _numbers(points, on_train, on_test)
     if "test_accuracy" in numbers:
         folder.start_matrix(1, np.array([[np.nan], [numbers["test_accuracy"]]]))
-    folder.write_json(
-        "summary.json",
-        {
-            "benchmark": benchmark.name,
-            "strategy": method.name,
-            "hash": folder.path.parent.name.rpartition("-")[2],
-            "seed": seed,
-            **numbers,
-            "data": points.name,
-            "seconds_train": round(seconds, 3),
-            "mc_samples": method.mc_samples,
-            "parameters": sum(p.numel() for p in learner.network.parameters()),
-            "weight_bits": 1 if hasattr(learner.optimizer, "sample_weights") else 32,
-            "num_tasks": 1,
-            "epochs": epochs,
-            "device": device,
-            "protocol": [f"epochs {epochs} of {paper_epochs}"] if paper_epochs and epochs < paper_epochs else [],
-        },
-    )
+    shared = summarise_one_task(benchmark, method, seed, learner, device, paper_epochs)
+    folder.write_json("summary.json", shared | numbers | {"data": points.name, "seconds_train": round(seconds, 3)})
 
 
 def _numbers(points: Points, on_train: Tensor, on_test: Tensor) -> dict[str, float]:

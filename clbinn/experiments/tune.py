@@ -22,10 +22,13 @@ from pydantic_core import PydanticCustomError
 
 from clbinn import yaml_source
 from clbinn.errors import RecipeError, RunError, UserError
-from clbinn.experiments.files import replace_file
+from clbinn.experiments.files import make_folder, replace_file
+from clbinn.experiments.progress import to_stderr
+from clbinn.recipe_faults import recipe_faults
 from clbinn.recipes import dump, load_benchmark, recipe_hash
 from clbinn.schema import AvalancheTasks, BenchmarkRecipe, Model, Rotate, StrategyRecipe
 from clbinn.seeding import derive_seed
+from clbinn.yaml_source import Position, Source, raise_faults
 
 __all__ = ["Space", "first_tasks", "tune", "with_settings"]
 
@@ -44,12 +47,15 @@ class Range(Model):
         return self
 
 
+Choices = Annotated[list[Any], Field(min_length=1)]
+
+
 def _range_or_list(value: Any, check: Callable[[Any], Any]) -> Any:
     try:
         return check(value)
     except ValidationError:
         raise PydanticCustomError(
-            "range",
+            "recipe",
             "expected a list of choices, or {low: …, high: …, log: false} with low under high, above 0 for log",
         ) from None
 
@@ -57,7 +63,7 @@ def _range_or_list(value: Any, check: Callable[[Any], Any]) -> Any:
 class Space(Model):
     """What is searched, and on what it is selected."""
 
-    search: dict[str, Annotated[Range | list[Any], WrapValidator(_range_or_list)]] = Field(min_length=1)
+    search: dict[str, Annotated[Range | Choices, WrapValidator(_range_or_list)]] = Field(min_length=1)
     tasks: int | None = Field(None, ge=1)
     stream: str | None = None
 
@@ -73,6 +79,7 @@ def tune(
     device: str = "auto",
     data_root: Path | None = None,
     download: bool | None = None,
+    report: Callable[[str], None] = to_stderr,
 ) -> Path:
     """Try settings and write the recipe of the best, by average accuracy at the end. A search that was cut off goes on.
 
@@ -87,6 +94,7 @@ def tune(
         device: As in `run`.
         data_root: As in `run`.
         download: As in `run`.
+        report: Gets a line after each trial; standard error by default.
 
     Returns:
         The winning recipe, whose `provenance` names what it was selected on.
@@ -98,16 +106,10 @@ def tune(
     optuna = _optuna()
     wanted = _read(space)
     stream, where = _selection(benchmark, wanted)
-    with_settings(strategy, {key: _example(choice) for key, choice in wanted.search.items()})  # faults show at once
+    _check(strategy, wanted)
     folder = Path(out) / benchmark.name / f"tune-{strategy.name}-{_search_hash(wanted, stream, strategy, seed)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "trials.log"))
-    study = optuna.create_study(
-        study_name=strategy.name,
-        storage=optuna.storages.JournalStorage(backend),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    make_folder(folder)
+    study = _study(optuna, strategy.name, folder / "trials.log")
 
     def objective(trial: Any) -> float:
         from clbinn.experiments.run import run
@@ -119,18 +121,24 @@ def tune(
                 stream, tried, seed, folder, device=device, data_root=data_root, download=download, progress=False
             )
         except RunError as error:  # numbers that are not finite: a bad setting, no reason to stop
+            if isinstance(error.__cause__, OSError):  # but a full disk is
+                raise
+            report(str(error))
             raise optuna.TrialPruned(str(error)) from error
         return float(json.loads((path / "summary.json").read_text())["average_accuracy"])
+
+    def tell(_study: Any, trial: Any) -> None:
+        report(f"trial {trial.number + 1} of {trials}: {_told(trial, wanted)}")
 
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     while (done := len(study.get_trials(states=finished))) < trials:
         study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "tune", done) % 2**32)
-        study.optimize(objective, n_trials=1)
+        study.optimize(objective, n_trials=1, callbacks=[tell])
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if not complete:
         raise RunError(f"none of {trials} trials came to its end; see {folder}")
     best = max(complete, key=lambda trial: trial.value)
-    chosen = with_settings(strategy, {key: _chosen(best, key, choice) for key, choice in wanted.search.items()})
+    chosen = with_settings(strategy, _settings(best, wanted))
     told = f"{len(complete)} trials, selected by average accuracy ({best.value:.4f}, seed {seed}) on {where}"
     winner = chosen.model_copy(update={"name": f"{strategy.name}_found", "provenance": told})
     path = folder / f"{winner.name}.yaml"
@@ -142,17 +150,20 @@ def first_tasks(benchmark: BenchmarkRecipe, count: int) -> BenchmarkRecipe:
     """The stream of the first tasks of a stream.
 
     Raises:
-        UserError: One of Avalanche's own benchmarks, which can't be cut.
+        UserError: The stream has fewer tasks, or is one of Avalanche's own benchmarks, which can't be cut.
     """
     tasks: Any = benchmark.tasks
     if isinstance(tasks, AvalancheTasks):
         raise UserError("tasks: a benchmark of Avalanche's own can't be cut to its first tasks; name a `stream`")
+    there = len(tasks) if isinstance(tasks, list) else len(tasks.degrees) if isinstance(tasks, Rotate) else tasks.count
+    if there is not None and there < count:
+        raise UserError(f"tasks: {count} is more than the stream {benchmark.name} has, {there}")
     if isinstance(tasks, list):
         cut: Any = tasks[:count]
     elif isinstance(tasks, Rotate):
         cut = tasks.model_copy(update={"degrees": tasks.degrees[:count]})
     else:
-        cut = tasks.model_copy(update={"count": min(count, tasks.count or count)})
+        cut = tasks.model_copy(update={"count": count})
     return benchmark.model_copy(update={"tasks": cut})
 
 
@@ -174,16 +185,32 @@ def with_settings(strategy: StrategyRecipe, settings: dict[str, Any]) -> Strateg
     try:
         return StrategyRecipe.model_validate(plain)
     except ValidationError as error:
-        faults = [f"search: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join(faults)) from None
+        raise_faults(recipe_faults(StrategyRecipe, error, Source(plain, {(): Position("search")})))
 
 
 def _read(path: Path) -> Space:
+    source = yaml_source.read(path)
     try:
-        return Space.model_validate(yaml_source.read(path).data)
+        return Space.model_validate(source.data)
     except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join(faults)) from None
+        raise_faults(recipe_faults(Space, error, source))
+
+
+def _check(strategy: StrategyRecipe, space: Space) -> None:
+    """Each choice, and both ends of each range, before hours of trials come to it."""
+    from clbinn.experiments.build import check_strategy
+
+    for key, choice in space.search.items():
+        for value in choice if isinstance(choice, list) else (choice.low, choice.high):
+            check_strategy(with_settings(strategy, {key: value}))
+
+
+def _study(optuna: Any, name: str, log: Path) -> Any:
+    try:
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(log)))
+        return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{log} is damaged ({error}); move it away to search anew: finished runs are kept") from None
 
 
 def _selection(benchmark: BenchmarkRecipe, space: Space) -> tuple[BenchmarkRecipe, str]:
@@ -208,12 +235,20 @@ def _suggest(trial: Any, key: str, choice: Range | list[Any]) -> Any:
     return trial.suggest_float(key, choice.low, choice.high, log=choice.log)
 
 
-def _chosen(trial: Any, key: str, choice: Range | list[Any]) -> Any:
-    return choice[trial.params[key]] if isinstance(choice, list) else trial.params[key]
+def _settings(trial: Any, space: Space) -> dict[str, Any]:
+    """What was tried in a trial."""
+    return {
+        key: choice[trial.params[key]] if isinstance(choice, list) else trial.params[key]
+        for key, choice in space.search.items()
+    }
 
 
-def _example(choice: Range | list[Any]) -> Any:
-    return choice[0] if isinstance(choice, list) else choice.low
+def _told(trial: Any, space: Space) -> str:
+    tried = ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in _settings(trial, space).items()
+    )
+    return f"{'failed' if trial.value is None else f'{trial.value:.4f}'} with {tried}"
 
 
 def _optuna() -> Any:

@@ -73,11 +73,37 @@ def test_overrides_reach_every_method_and_the_data():
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("train.epoch=3", "epoch"), ("train.epochs=0", "at least 1"), ("validation=1.5", "below 1"), ("x", "KEY=VALUE")],
+    [
+        ("train.epoch=3", "did you mean 'epochs'"),
+        ("train.epochs=0", "must be at least 1"),
+        ("validation=1.5", "must be below 1"),
+        ("benchmark.scenario=x", "benchmark.scenario"),
+        ("x", "write KEY=VALUE"),
+    ],
 )
 def test_wrong_overrides_are_named(override, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(RecipeError, match=rf"^--set {override}: .*{message}"):
         load_paper(papers()["mnist"], [override])
+
+
+def test_all_wrong_overrides_come_together():
+    with pytest.raises(RecipeError, match=r"--set x: .*\n--set y: "):
+        load_paper(papers()["mnist"], ["x", "y"])
+
+
+def test_faults_have_the_position_in_the_file(tmp_path):
+    text = papers()["mnist_temperatures"].read_text().replace("batch_size: 100", "batch_size: ten")
+    text = text.replace("    options:", "    oddity: 1\n    options:")
+    file = tmp_path / "other.yaml"
+    file.write_text(text)
+    lines = text.splitlines()
+    places = {
+        word: next((i, row.index(word)) for i, row in enumerate(lines, 1) if word in row) for word in ("ten", "oddity")
+    }
+    with pytest.raises(RecipeError) as error:
+        load_paper(file)
+    for line, column in places.values():
+        assert f"{file}:{line}:{column + 1}: methods.0." in str(error.value)
 
 
 def test_a_file_that_is_no_paper_recipe_is_refused(tmp_path):

@@ -13,6 +13,7 @@ import yaml
 from clbinn import evaluation
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments import checkpoint, watch
+from clbinn.experiments.build import choose_device
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError, run_path
@@ -160,6 +161,12 @@ def test_no_such_device(kit, tmp_path):
         run(kit.stream(), kit.plain(), 0, tmp_path, device="cuda:99", progress=False)
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is such a device")
+def test_no_such_device_is_said_in_one_sentence():
+    with pytest.raises(UserError, match=r"^device 'mps' can't be used: .{10,100}$"):
+        choose_device("mps")
+
+
 def test_loss_that_is_not_finite_stops_the_run(kit, tmp_path):
     strategy = kit.plain(
         optimizer={"target": "torch.optim.SGD", "options": {"lr": 1e30}},
@@ -268,6 +275,45 @@ def test_lost_events_begin_again(kit, tmp_path, monkeypatch):
     run(stream, strategy, 0, tmp_path, progress=told.append)
     assert "events.jsonl is shorter" in next(event["text"] for event in told if event["event"] == "note")
     assert len((path / "accuracy_matrix.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text.replace('"accuracy"', '"accurac\xff"'), "is damaged"),
+        (lambda text: text.replace("{", "(", 1), "is damaged"),
+        (lambda text: text.replace('"test_task": 2', '"test_task": 1'), "is damaged"),
+        (lambda text: text.replace('"seed": 0', '"seed": 7'), "is of seed 7"),
+    ],
+)
+def test_damaged_events_begin_again(kit, tmp_path, monkeypatch, damage, message):
+    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
+    path = run_path(tmp_path, stream, strategy, 0)
+    text = (path / "events.jsonl").read_text()
+    (path / "events.jsonl").write_bytes(damage(text).encode("latin-1").ljust(len(text)))
+    told = []
+    run(stream, strategy, 0, tmp_path, progress=told.append)
+    assert f"events.jsonl {message}; the run begins again" in next(e["text"] for e in told if e["event"] == "note")
+    assert kit.same(kit.outcome(path), kit.outcome(alone))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"seed": 3}'])
+def test_damaged_or_foreign_summary_is_written_anew(kit, tmp_path, content):
+    path = run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)
+    whole = kit.outcome(path)
+    (path / "summary.json").write_bytes(content)
+    run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)
+    assert kit.same(kit.outcome(path), whole)
+
+
+@pytest.mark.parametrize("name", [".lock", "recipe.yaml", "checkpoint.pt", "events.jsonl"])
+def test_folder_where_a_file_is_expected(kit, tmp_path, name):
+    path = run_path(tmp_path, kit.stream(), kit.plain(), 0)
+    (path / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{name}: Is a directory; set that right, or choose another --out"):
+        run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)
 
 
 @pytest.fixture

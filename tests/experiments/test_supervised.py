@@ -115,6 +115,16 @@ def test_a_cut_run_goes_on_and_ends_with_the_same_numbers(tmp_path, monkeypatch)
         assert [numbers(e) for e in events(ours)] == [numbers(e) for e in events(theirs)]
 
 
+def test_lost_events_are_told(tmp_path):
+    of = paper("mnist", "train.epochs=1")
+    told = []
+    [path] = supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu")
+    (path / "summary.json").unlink()
+    (path / "events.jsonl").write_text("")
+    supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu", report=told.append)
+    assert told[0] == f"{path}: events.jsonl is shorter than the checkpoint says; the run begins again"
+
+
 def test_a_finished_run_is_left_alone(tmp_path):
     of = paper("mnist", "train.epochs=1")
     [path] = supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu")

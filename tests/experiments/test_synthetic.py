@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import make_moons
 
-from clbinn.errors import DataError
+from clbinn.errors import DataError, RecipeError, RunError
 from clbinn.experiments import synthetic
 from clbinn.experiments.paper import load_paper, papers
 from clbinn.experiments.supervised_build import Learner
@@ -103,6 +103,16 @@ def test_regression_ends_in_errors_on_points_that_were_held_out(tmp_path, files)
     mtime = (paths[0] / "summary.json").stat().st_mtime_ns
     run("snelson", tmp_path, "train.epochs=100", method="ste", data_root=files.parent)
     assert (paths[0] / "summary.json").stat().st_mtime_ns == mtime
+
+
+def test_numbers_that_blow_up_name_the_run_folder(tmp_path):
+    with pytest.raises(RunError, match=rf"^{tmp_path}/two_moons/bayesbinn-\w+/seed-0: the loss is not finite in epoch"):
+        run("two_moons", tmp_path, "train.epochs=30", "options.lr=1e30")
+
+
+def test_data_that_are_no_function_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"two_moons: source\.dataset: .*package\.module:name"):
+        run("two_moons", tmp_path, "benchmark.source.dataset=digits", "train.epochs=1")
 
 
 def test_outputs_are_normalised_by_the_training_inputs_of_the_same_weights():

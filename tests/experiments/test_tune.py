@@ -1,6 +1,10 @@
+import errno
+import re
+from functools import partial
+
 import pytest
 
-from clbinn.errors import RecipeError, UserError
+from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments.tune import first_tasks, tune, with_settings
 from clbinn.recipes import load_strategy
 from clbinn.schema import BenchmarkRecipe
@@ -24,7 +28,12 @@ def write(tmp_path, text):
 
 def test_winner_is_the_best_trial_and_a_recipe(kit, tmp_path):
     space = write(tmp_path, SPACE)
-    path = tune(kit.stream(), kit.strategy("bayesbinn"), space, out=tmp_path, trials=2, device="cpu")
+    told = []
+    path = tune(
+        kit.stream(), kit.strategy("bayesbinn"), space, out=tmp_path, trials=2, device="cpu", report=told.append
+    )
+    assert [line.partition(":")[0] for line in told] == ["trial 1 of 2", "trial 2 of 2"]
+    assert all(re.search(r": 0\.\d{4} with options\.lr \S+, options\.init_natural", line) for line in told)
     again = tune(kit.stream(), kit.strategy("bayesbinn"), space, out=tmp_path, trials=4, device="cpu")
     assert again == path
     runs = sorted(tmp_path.glob("tiny/tune-bayesbinn-*/tiny/bayesbinn-*/seed-0/summary.json"))
@@ -42,10 +51,16 @@ def test_winner_is_the_best_trial_and_a_recipe(kit, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("search: {}", "search"),
+        ("", r"space\.yaml:1:1: expected a mapping"),
+        ("search: {}", r"space\.yaml:1:9: search: must not be empty"),
+        ("search: {options.lr: []}", r"space\.yaml:1:22: search\.options\.lr: expected a list of choices"),
+        ("serch: {options.lr: [0.1]}", "did you mean 'search'"),
+        ("search: {train.epochs: [1, abc]}", "search: train.epochs: expected a whole number, not 'abc'"),
+        ("search: {train.epochs: {low: 0, high: 5}}", "must be at least 1"),
+        ("search: {options.lr: [0.1, abc, 0.2, 0.3, 0.4]}", "expects a number, not 'abc'"),
         ("search: {options.lr: {low: 2, high: 1}}", "with low under high"),
         ("search: {options.lr: {low: 0, high: 1, log: true}}", "above 0 for log"),
-        ("search: {train.epoch: [1]}", "train.epoch"),
+        ("search: {train.epoch: [1]}", "train.epoch: unknown key; did you mean 'epochs'"),
         ("search: {nothing.here: [1]}", "no 'nothing.here'"),
         ("search: {options.lr: [0.1]}\nstream: nowhere", "unknown benchmark 'nowhere'"),
         ("trials: 3", "trials"),
@@ -56,9 +71,29 @@ def test_space_that_cannot_be_used(kit, tmp_path, text, message):
         tune(kit.stream(), kit.strategy("bayesbinn"), write(tmp_path, text), out=tmp_path, trials=1)
 
 
+def test_folder_and_record_that_cannot_be_used(kit, tmp_path):
+    search = partial(tune, kit.stream(), kit.strategy("bayesbinn"), write(tmp_path, SPACE), trials=1, device="cpu")
+    with pytest.raises(UserError, match=r"space\.yaml/sub.*can't be made"):
+        search(out=tmp_path / "space.yaml" / "sub")
+    log = search(out=tmp_path).with_name("trials.log")
+    log.write_text("{broken\n" + log.read_text())
+    with pytest.raises(UserError, match=r"trials\.log is damaged"):
+        search(out=tmp_path)
+
+
+def test_a_full_disk_is_no_bad_setting(kit, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise RunError("no room") from OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("clbinn.experiments.run.run", full)
+    with pytest.raises(RunError, match="no room"):
+        tune(kit.stream(), kit.strategy("bayesbinn"), write(tmp_path, SPACE), out=tmp_path, trials=1, device="cpu")
+
+
 def test_first_tasks(kit):
     assert first_tasks(kit.stream(5), 2).tasks.count == 2
-    assert first_tasks(kit.stream(1), 2).tasks.count == 1
+    with pytest.raises(UserError, match="tasks: 2 is more than the stream tiny has, 1"):
+        first_tasks(kit.stream(1), 2)
     turned = kit.stream(tasks={"kind": "rotate", "degrees": [0, 10, 20]})
     assert first_tasks(turned, 2).tasks.degrees == [0, 10]
     unlike = kit.stream(source=None, tasks=[{"dataset": "digits"}] * 3)
