@@ -117,6 +117,19 @@ def test_split_classes_in_each_scenario(scenario, labels, task_labels, outputs):
         assert torch.tensor(list(experience.dataset.targets)).equal(got[1])
 
 
+@pytest.mark.parametrize("tasks", [permuted(2, first="identity"), {"kind": "rotate", "degrees": [0, 90]}])
+def test_labels_of_a_source_that_are_not_counted_from_0_become_so(tmp_path, tasks):
+    x, y = np.random.RandomState(0).rand(12, 4, 4), np.array([7, 3, 11] * 4)
+    np.savez(tmp_path / "d.npz", train_images=x, train_labels=y, test_images=x, test_labels=y)
+    npz = {"dataset": "npz", "path": str(tmp_path / "d.npz")}
+    for scenario, first in (("domain", 0), ("task", 0), ("class", 3)):
+        benchmark = load(tasks, scenario, **npz)
+        assert benchmark.info.classes_per_task == [[0, 1, 2], [first, first + 1, first + 2]]
+        for stream in ("train", "test"):
+            assert images(benchmark, 0, stream)[1].tolist() == [1, 0, 2] * 4
+            assert images(benchmark, 1, stream)[1].tolist() == [first + 1, first, first + 2] * 4
+
+
 def test_classes_are_dealt_out_in_the_order_given_or_drawn():
     given = load(split(5, order=[9, 1, 3, 0, 8, 2, 4, 5, 6, 7]), "class")
     assert given.info.classes_per_task == [[0, 1, 3, 8, 9], [2, 4, 5, 6, 7]]
