@@ -322,6 +322,17 @@ def test_avalanches_own_benchmarks_by_name(mnist_root):
     assert len(benchmark.test_stream[4].dataset) == 1983
 
 
+@pytest.mark.mnist
+def test_avalanches_tasks_need_numbers_in_the_task_scenario(mnist_root):
+    tasks = {"kind": "avalanche", "benchmark": "SplitMNIST", "options": {"n_experiences": 2}}
+    recipe = {"name": "made", "scenario": "task", "tasks": tasks}
+    with pytest.raises(RecipeError, match=r"SplitMNIST gives them \[0\]: set `options: {return_task_id: true}`"):
+        benchmarks.load(BenchmarkRecipe.model_validate(recipe), mnist_root)
+    tasks["options"]["return_task_id"] = True
+    numbered = benchmarks.load(BenchmarkRecipe.model_validate(recipe), mnist_root)
+    assert [experience.task_label for experience in numbered.train_stream] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("benchmark", "options", "error", "message"),
     [
