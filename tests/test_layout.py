@@ -15,7 +15,7 @@ PACKAGE = ROOT / "clbinn"
 ORDER = [
     {"errors", "seeding", "checks"},
     {"bernoulli"},
-    {"yaml_source", "recipe_faults", "schema", "targets", "recipes"},
+    {"yaml_source", "recipe_faults", "schema", "targets", "recipes", "recipe_settings"},
     {"optim", "nn"},
     {"predict"},
     {"benchmarks", "evaluation"},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from .data import search_roots
 from .idx import find_idx, read_idx
 
@@ -66,7 +66,12 @@ def images(
         path: the folder.
         data_root: where a relative path may start.
         size: height and width that all images are resized to; None: they must be of one size.
+
+    Returns:
+        Bytes, `(n, height, width)` if all images are grey, else `(n, height, width, 3)`; of 16 bits the upper 8.
     """
+    if size is not None and (type(size) is not int or size < 1):
+        raise RecipeError(f"images: size must be a whole number of pixels from 1, not {size!r}.")
     folder = find_path(path, data_root)
     names = sorted(entry.name for entry in _entries(folder / "train") if entry.is_dir())
     if not names:
@@ -74,15 +79,14 @@ def images(
     unknown = [e.name for e in _entries(folder / "test") if e.is_dir() and e.name not in names]
     if unknown:
         raise DataError(f"{folder / 'test'} has classes that {folder / 'train'} lacks: {', '.join(unknown)}.")
-    mode = ""
-    parts = []
+    found: list[tuple[list[Array], list[int]]] = []
     for part in ("train", "test"):
         pixels: list[Array] = []
         labels: list[int] = []
         for label, name in enumerate(names):
             for file in sorted(_entries(folder / part / name)) if (folder / part / name).is_dir() else []:
-                mode, array = _read_image(file, mode, size)
-                if pixels and array.shape != pixels[0].shape:
+                array = _read_image(file, size)
+                if pixels and array.shape[:2] != pixels[0].shape[:2]:
                     raise DataError(
                         f"{file} is {array.shape[1]}x{array.shape[0]}, the images before it are "
                         f"{pixels[0].shape[1]}x{pixels[0].shape[0]}: set `options: {{size: ...}}` to resize them."
@@ -91,8 +95,10 @@ def images(
                 labels.append(label)
         if not pixels:
             raise DataError(f"{folder / part} holds no images.")
-        parts.append((np.stack(pixels), np.array(labels)))
-    return parts[0], parts[1]
+        found.append((pixels, labels))
+    colour = any(array.ndim == 3 for pixels, _ in found for array in pixels)
+    train, test = ((np.stack([_coloured(a) if colour else a for a in pixels]), np.array(y)) for pixels, y in found)
+    return train, test
 
 
 def find_path(path: str, data_root: str | Path | None) -> Path:
@@ -115,16 +121,22 @@ def _entries(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
-def _read_image(file: Path, mode: str, size: int | None) -> tuple[str, Array]:
-    """The image as bytes, grey `(h, w)` or colour `(h, w, 3)`, as the first one was (mode "" decides)."""
+def _read_image(file: Path, size: int | None) -> Array:
+    """The image as bytes, grey `(h, w)` or colour `(h, w, 3)`."""
     from PIL import Image
 
     try:
         with Image.open(file) as opened:
-            mode = mode or ("L" if opened.mode in ("1", "L", "I", "I;16", "F") else "RGB")
-            image = opened.convert(mode)
-            if size is not None:
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            return mode, np.asarray(image)
+            if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in ("PNG", "PPM")):
+                image = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))  # `convert` would clip at 255
+            elif opened.mode in ("I", "F"):
+                raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits")
+            else:
+                image = opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is not an image that can be read: {error}") from error
+
+
+def _coloured(image: Array) -> Array:
+    return image if image.ndim == 3 else np.stack([image] * 3, axis=2)

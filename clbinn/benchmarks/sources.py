@@ -97,6 +97,12 @@ def load_source(spec: SourceSpec, data_root: str | Path | None = None, download:
         raise DataError(f"{spec.dataset}: test labels {unseen[:5].tolist()} don't occur in training.")
     train_images, train_targets = _cut(spec, "train_size", train_images, train_targets)
     test_images, test_targets = _cut(spec, "test_size", test_images, test_targets)
+    unseen = np.setdiff1d(test_targets.numpy(), train_targets.numpy())
+    if len(unseen):
+        raise RecipeError(
+            f"{spec.dataset}: train_size {spec.train_size} leaves no training image of the classes "
+            f"{unseen[:5].tolist()}, which are tested: take more."
+        )
     return Source(spec.dataset, train_images, train_targets, test_images, test_targets)
 
 
@@ -134,6 +140,12 @@ def _call(target: str, options: dict[str, Any]) -> tuple[Split, Split]:
     except (ImportError, AttributeError) as error:
         raise DataError(f"{target} can't be imported: {error}") from error
     try:
+        inspect.signature(function).bind(**options)
+    except TypeError as error:
+        raise RecipeError(f"{target} can't be called with the options {options}: {error}.") from error
+    except ValueError:  # some functions of C have no signature
+        pass
+    try:
         result = function(**options)
     except UserError:
         raise
@@ -161,7 +173,7 @@ def _checked(name: str, part: str, images: Any, targets: Any) -> tuple[Tensor, T
         if len(bad):
             raise DataError(f"{name}: {len(bad)} {part} images hold NaN or infinity, the first is image {int(bad[0])}.")
     elif x.dtype != torch.uint8:
-        if x.dtype == torch.bool or x.min() < 0 or x.max() > 255:
+        if x.dtype == torch.bool or x.is_complex() or x.long().min() < 0 or x.long().max() > 255:
             raise DataError(f"{name}: {part} images of type {x.dtype} must be bytes (0 to 255) or real numbers.")
         x = x.to(torch.uint8)
     if y.dtype.is_floating_point or y.is_complex() or y.dtype == torch.bool:
@@ -190,7 +202,7 @@ def _channels_first(x: Tensor) -> Tensor:
 
 
 def _hold_out(name: str, size: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not isinstance(size, int) or not 0 < size < len(images):
+    if type(size) is not int or not 0 < size < len(images):
         raise RecipeError(f"{name}: hold_out must be a number of images from 1 to {len(images) - 1}, not {size!r}.")
     return images[:-size], targets[:-size], images[-size:], targets[-size:]
 

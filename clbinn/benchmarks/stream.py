@@ -9,6 +9,7 @@ from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline,
 from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
 from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 
+from ..errors import RecipeError
 from ..schema import AvalancheTasks, BenchmarkRecipe, SourceSpec
 from .avalanche_tasks import load_avalanche
 from .dataset import TensorTask
@@ -32,7 +33,7 @@ class StreamInfo:
         classes_per_task: the labels that occur in each task, ascending, as the network has to output them.
         num_tasks: number of tasks.
         task_names: a name in plain words for each.
-        hashes: SHA-256 digests of data, permutations and class order.
+        hashes: SHA-256 digests of data, permutations and class order; none of Avalanche's own benchmarks.
     """
 
     name: str
@@ -75,6 +76,12 @@ def load(
     if isinstance(recipe.tasks, AvalancheTasks):
         benchmark, described = load_avalanche(recipe.tasks, data_root, seed, download)
         benchmark.info = StreamInfo(recipe.name, recipe.title, recipe.scenario, **described)
+        numbers = {label for experience in benchmark.train_stream for label in experience.task_labels}
+        if recipe.scenario == "task" and len(numbers) < benchmark.info.num_tasks:
+            raise RecipeError(
+                f"{recipe.name}: in the scenario 'task' each task has its number, but {recipe.tasks.benchmark} "
+                f"gives them {sorted(numbers)}: set `options: {{return_task_id: true}}`, or choose another scenario."
+            )
         return benchmark
 
     @functools.cache

@@ -105,18 +105,18 @@ class _Material:
     def task(
         self,
         name: str,
-        renaming: Mapping[int, int] | None = None,
+        renaming: Mapping[int, int],
         degrees: float = 0.0,
         permutation: Tensor | None = None,
     ) -> Task:
-        """The images of the classes in `renaming`, under the new label that it gives each; None is all, as they are."""
+        """The images of the classes in `renaming`, under the new label that it gives each."""
         if degrees % 360 != 0 and len(self.source.shape) != 3:
             raise RecipeError(f"{self.source.name} can't be rotated: its inputs have shape {self.source.shape}.")
         parts = []
-        for images, targets in zip(self.images, self.targets, strict=True):
+        for part, images, targets in zip(("training", "test"), self.images, self.targets, strict=True):
             rows, renamed = _choose(targets, renaming)
             if len(renamed.tensor) == 0:
-                raise DataError(f"{self.source.name}: task {name!r} has no images.")
+                raise DataError(f"{self.source.name}: task {name!r} has no {part} images.")
             parts.append(
                 TensorTask(
                     images,
@@ -128,13 +128,10 @@ class _Material:
                     std=self.std,
                 )
             )
-        present = self.source.classes if renaming is None else sorted(renaming.values())
-        return Task(name, parts[0], parts[1], present)
+        return Task(name, parts[0], parts[1], sorted(renaming.values()))
 
 
-def _choose(targets: DeviceCopies, renaming: Mapping[int, int] | None) -> tuple[Tensor | None, DeviceCopies]:
-    if renaming is None:
-        return None, targets
+def _choose(targets: DeviceCopies, renaming: Mapping[int, int]) -> tuple[Tensor | None, DeviceCopies]:
     old = targets.tensor
     new = torch.full((1 + max(int(old.max()), *renaming),), -1)
     new[list(renaming)] = torch.tensor(list(renaming.values()))
@@ -171,10 +168,10 @@ def _seed(recipe: int | Literal["run"], given: int | None) -> int:
     return recipe
 
 
-def _whole(scenario: Scenario, material: _Material, position: int) -> dict[int, int] | None:
-    """Labels of a task of all classes: as they are, except that in the class scenario each task brings new ones."""
+def _whole(scenario: Scenario, material: _Material, position: int) -> dict[int, int]:
+    """New labels of a task of all classes."""
     classes = material.source.classes
-    return _renaming(scenario, classes, position * len(classes)) if scenario == "class" else None
+    return _renaming(scenario, classes, position * len(classes))
 
 
 def _permuted(

@@ -10,6 +10,7 @@ from clbinn.experiments import learner
 from clbinn.experiments.paper import Method
 from clbinn.experiments.supervised_build import Learner
 from clbinn.optim._binary import BinaryOptimizer
+from clbinn.recipe_settings import settings
 from clbinn.recipes import catalogue, load_strategy, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
@@ -107,20 +108,11 @@ def differences(recipe: StrategyRecipe) -> list[str]:
         shipped = load_strategy(recipe.name)
     except RecipeError:
         return []
-    ours, theirs = (_flat(r.model_dump(exclude={"title", "provenance"})) for r in (recipe, shipped))
+    ours, theirs = settings(recipe.model_dump()), settings(shipped.model_dump())
     found = []
     for key in sorted(ours.keys() | theirs.keys()):
         mine, shipped_value = ours.get(key), theirs.get(key)
         if mine != shipped_value:
             between = "of" if key == "train.epochs" else "instead of"
             found.append(f"{key} {mine} {between} {shipped_value}")
-    return found
-
-
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {place: value}
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        found |= _flat(item, f"{place}.{key}" if place else str(key))
     return found

@@ -1,7 +1,6 @@
 """Figures as PNG and SVG: no pyplot and no global state, colours that the colour-blind can tell apart (Okabe–Ito)."""
 
 import math
-import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from clbinn.report.groups import Group, Stream
+from clbinn.report.places import byte_ticks, bytes_text, folded, legend_columns, round_tasks, spread_out
 from clbinn.report.runs import Matrix
 from clbinn.report.tables import sample_indices
 
@@ -107,7 +107,7 @@ def accuracy_matrix(matrix: Matrix, path: Path, title: str = "") -> None:
         figure = Figure(figsize=(side + 0.9, side), layout="constrained")
         axes = figure.add_subplot()
         image = _heat(axes, matrix, 0.0)
-        axes.set_title(_folded(title, figure.get_figwidth() - 1), parse_math=False)
+        axes.set_title(folded(title, figure.get_figwidth() - 1), parse_math=False)
         axes.set_ylabel("after training task")
         axes.set_xlabel("accuracy on task")
         _colour_bar(figure, image, axes)
@@ -137,19 +137,6 @@ def _heat(axes: Axes, matrix: Matrix, low: float) -> AxesImage:
     axes.set_xlim(-0.5, tasks - 0.5)
     axes.set_ylim(tasks + 0.5, -0.5)
     return image
-
-
-def round_tasks(tasks: int, at_most: int) -> list[int]:
-    """Tasks to label on an axis, 1-based: all if they are few, else the first and round numbers."""
-    if tasks <= at_most:
-        return list(range(1, tasks + 1))
-    step = next(m * 10**e for e in range(12) for m in (1, 2, 5) if tasks <= 6 * m * 10**e)
-    return [1, *range(step, tasks + 1, step)]
-
-
-def _folded(title: str, inches: float) -> str:
-    """A title in lines that fit the width: 0.08 inches a letter."""
-    return textwrap.fill(title, max(12, int(inches / 0.08)))
 
 
 def _colour_bar(figure: Figure, image: AxesImage, axes: Any) -> None:
@@ -196,7 +183,7 @@ def _std(values: Matrix) -> Matrix | None:
 
 def _line(axes: Axes, mean: Matrix, look: Mapping[str, Any], spread: Matrix | None = None, start: int = 1) -> None:
     x = np.arange(start, start + len(mean))
-    few = len(mean) <= 20
+    few = start + len(mean) <= 21  # of all tasks: the panels of a figure are alike
     axes.plot(x, 100 * mean, **{**look, "marker": look["marker"] if few else ""}, clip_on=False, zorder=3)
     if spread is not None:
         low, high = 100 * (mean - spread), 100 * (mean + spread)
@@ -240,24 +227,6 @@ def _label_ends(
     axes.set_ylim(low, high)
 
 
-def spread_out(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places for labels at rising `values`: at least `gap` apart, near their values, inside [low, high] if they fit."""
-    places = list(values)
-    for _ in range(200):
-        for i in range(1, len(places)):
-            overlap = gap - (places[i] - places[i - 1])
-            if overlap > 0:
-                places[i - 1] -= overlap / 2
-                places[i] += overlap / 2
-        if places and gap * (len(places) - 1) <= high - low:
-            shift = max(low - places[0], 0.0)
-            places[0] += shift
-            places[-1] -= max(places[-1] - high, 0.0)
-    for i in range(1, len(places)):  # what the even push has left, upwards
-        places[i] = max(places[i], places[i - 1] + gap)
-    return places
-
-
 def tasks_over_time(stream: Stream, path: Path) -> bool:
     """Accuracy of each task from the moment it was learned, a panel a task; of many tasks, some spread evenly.
 
@@ -272,7 +241,9 @@ def tasks_over_time(stream: Stream, path: Path) -> bool:
     columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
     with style():
-        figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3 * (1 + (len(found) - 1) // 7)), layout="constrained")
+        names = [group.label for group, _ in found]
+        ncols = legend_columns(names, WIDTH)
+        figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3 * -(-len(names) // ncols)), layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
@@ -287,8 +258,7 @@ def tasks_over_time(stream: Stream, path: Path) -> bool:
                 axes.set_xlabel("tasks learned", fontsize=8.5)
             if k % columns == 0:
                 axes.set_ylabel("accuracy, %", fontsize=8.5)
-        names = [group.label for group, _ in found]
-        place: dict[str, Any] = {"loc": "outside upper left", "ncols": 7, "frameon": False, "fontsize": 8.5}
+        place: dict[str, Any] = {"loc": "outside upper left", "ncols": ncols, "frameon": False, "fontsize": 8.5}
         legend = figure.legend(panels[0].get_lines(), names, **place)
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -317,7 +287,7 @@ def matrices(stream: Stream, path: Path) -> bool:
             axes.set_visible(False)
         for k, (axes, (group, mean)) in enumerate(zip(panels, found, strict=False)):
             image = _heat(axes, mean, low)
-            axes.set_title(_folded(group.label, width), parse_math=False)
+            axes.set_title(folded(group.label, width), parse_math=False)
             axes.set_xlabel("accuracy on task" if k >= len(found) - columns else "", fontsize=8)
             axes.set_ylabel("after task" if k % columns == 0 else "", fontsize=8)
         _colour_bar(figure, image, list(panels))
@@ -351,12 +321,13 @@ def memory(stream: Stream, path: Path) -> bool:
             axes.errorbar(size.mean, 100 * acc.mean, yerr=error, **mark, markersize=6, elinewidth=1, linestyle="")
         axes.set_xscale("log")
         axes.margins(x=0.16, y=0.12)
+        low, high = axes.get_xlim()
+        wider = max(1.0, math.sqrt(2 * low / high))  # sizes that hardly differ stand close to each other
+        axes.set_xlim(low / wider, high * wider)
         _label_points(axes, [(g.label, s.mean, 100 * a.mean) for g, s, a in found])
         axes.spines["left"].set_visible(False)
-        low, high = axes.get_xlim()
-        fine = (1, 2, 5) if high / low > 12 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-        ticks = [m * 10.0**e for e in range(-1, 15) for m in fine if low <= m * 10.0**e <= high]
-        axes.set_xticks(ticks, [_bytes(t) for t in ticks])
+        ticks = byte_ticks(*axes.get_xlim())
+        axes.set_xticks(ticks, [bytes_text(t) for t in ticks])
         axes.minorticks_off()
         axes.set_xlabel("memory: weights, posterior, stored examples and statistics")
         axes.set_title("Average accuracy after the last task, %")
@@ -378,11 +349,3 @@ def _label_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> Non
             place_at: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "va": "center"}
             axes.annotate(label, (x, y), fontsize=9, parse_math=False, **place_at)
     axes.set_ylim(low, high)
-
-
-def _bytes(x: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if x < 1000:
-            return f"{x:g} {unit}"
-        x /= 1000
-    return f"{x:g} GB"

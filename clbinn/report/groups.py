@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
+from clbinn.recipe_settings import settings
 from clbinn.report.runs import Matrix, Run
 
 __all__ = ["REFERENCE", "Difference", "Group", "Stat", "Stream", "curve", "paired_difference", "stat", "streams"]
 
 REFERENCE = "bayesbinn"
+_LONGEST = 40  # letters of a label that tell the settings
 
 
 @dataclass(frozen=True)
@@ -191,23 +193,21 @@ def _stream(benchmark: str, runs: Sequence[Run]) -> Stream:
 
 def _label(run: Run, by_recipe: Mapping[tuple[str, str], Sequence[Run]]) -> str:
     """The strategy's name; where it ran with several settings, with the one or two that differ, else with the hash."""
-    others = [members[0] for (strategy, _), members in by_recipe.items() if strategy == run.strategy]
+    others = [_settings(members[0]) for (strategy, _), members in by_recipe.items() if strategy == run.strategy]
     if len(others) == 1:
         return run.strategy
-    settings = [_flat(other.recipe.get("strategy", {})) for other in others]
-    ours = _flat(run.recipe.get("strategy", {}))
-    differ = [key for key in ours if any(other.get(key) != ours[key] for other in settings)]
-    words = [f"{key.rpartition('.')[2]} {ours[key]}" for key in differ]
-    same = [all(other.get(key) == ours[key] for key in differ) for other in settings]
-    return f"{run.strategy} · {', '.join(words) if 1 <= len(words) <= 2 and sum(same) == 1 else run.hash}"
+    ours = _settings(run)
+    differ = [key for key in ours if any(other.get(key) != ours[key] for other in others)]
+    text = ", ".join(f"{key.rpartition('.')[2]} {ours[key]}" for key in differ)
+    same = [all(other.get(key) == ours[key] for key in differ) for other in others]
+    telling = 1 <= len(differ) <= 2 and sum(same) == 1 and len(text) <= _LONGEST
+    return f"{run.strategy} · {text if telling else run.hash}"
 
 
-def _flat(value: Any, place: str = "") -> dict[str, str]:
-    """Leaves of nested mappings by their dotted names, as short text."""
-    if isinstance(value, Mapping):
-        parts = [_flat(item, f"{place}.{key}" if place else str(key)) for key, item in value.items()]
-        return {key: text for part in parts for key, text in part.items()}
-    return {place: f"{value:g}" if isinstance(value, float) else str(value)}
+def _settings(run: Run) -> dict[str, str]:
+    strategy = run.recipe.get("strategy")
+    found = settings(strategy if isinstance(strategy, Mapping) else {})
+    return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in found.items()}
 
 
 def _or(value: float, default: float) -> float:

@@ -93,9 +93,7 @@ def _number(key: str, group: Group) -> str:
 
 def _text(stream: Stream) -> str:
     data = {str(group.setting("data")) for group in stream.compared if group.setting("data")}
-    protocol = sorted(
-        {text for group in stream.compared for text in group.setting("protocol") or [] if "plugins" not in text}
-    )
+    protocol = sorted({text for group in stream.compared for text in group.setting("protocol") or []})
     facts = "; ".join([*sorted(data), *protocol])
     return f"{stream.title}{f' ({facts})' if facts else ''}\n{_aligned(*measured(stream))}"
 

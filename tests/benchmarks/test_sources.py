@@ -122,8 +122,15 @@ def test_held_out_images_are_the_last_of_training_and_no_test_image():
     assert torch.equal(part.train_images, whole.train_images[:1400])
     assert torch.equal(part.test_images, whole.train_images[1400:])
     assert torch.equal(part.test_targets, whole.train_targets[1400:])
-    with pytest.raises(RecipeError, match="hold_out must be"):
-        load("digits", options={"hold_out": 1437})
+    for size in (1437, True):
+        with pytest.raises(RecipeError, match="hold_out must be"):
+            load("digits", options={"hold_out": size})
+
+
+def test_training_images_of_every_class_that_is_tested_must_be_left():
+    with pytest.raises(RecipeError, match=r"train_size 7 leaves no training image of the classes \[\d, \d, \d\]"):
+        load("digits", train_size=7)
+    assert load("digits", train_size=10).classes == list(range(10))
 
 
 def write_idx(path, array, code=8):
@@ -241,6 +248,17 @@ def test_npz_types_become_bytes_or_float32(tmp_path):
     torch.testing.assert_close(source.test_images[:, 0], torch.from_numpy(real["test_images"]).float())
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.int16])
+def test_whole_numbers_up_to_255_of_any_type_are_bytes(tmp_path, kind):
+    plain = arrays()
+    wide = npz(
+        tmp_path, **arrays(**{f"{part}_images": plain[f"{part}_images"].astype(kind) for part in ("train", "test")})
+    )
+    assert torch.equal(wide.train_images[:, 0], torch.from_numpy(plain["train_images"]))
+    with pytest.raises(DataError, match="bytes"):
+        npz(tmp_path, **arrays(train_images=np.full((6, 5, 4), 256, kind)))
+
+
 def nan_at(image):
     images = arrays()["train_images"].astype(np.float32)
     images[image, 2, 1] = np.nan
@@ -261,6 +279,7 @@ def nan_at(image):
         ({"test_images": np.zeros((6, 5, 4), np.float32)}, r"\(1, 5, 4\) of uint8, test images \(1, 5, 4\) of float32"),
         ({"train_images": np.full((6, 5, 4), 256)}, "bytes"),
         ({"train_images": np.zeros((6, 5, 4), bool)}, "bytes"),
+        ({"train_images": np.zeros((6, 5, 4), complex)}, "bytes"),
         ({"train_images": np.zeros((0, 5, 4), np.uint8), "train_labels": np.zeros(0, int)}, "n above 0"),
         (nan_at(4), "1 training images hold NaN or infinity, the first is image 4"),
     ],
@@ -333,6 +352,41 @@ def test_grey_images_have_one_channel(tmp_path):
     assert load("images", path=str(tmp_path)).shape == (1, 3, 3)
 
 
+def pictures(folder, *made):
+    """Folders train/a and test/a with the images `made`, as PNG files in this order."""
+    for part in ("train", "test"):
+        (folder / part / "a").mkdir(parents=True)
+        for i, picture in enumerate(made):
+            picture.save(folder / part / "a" / f"{i}.png")
+    return load("images", path=str(folder)).train_images.numpy()
+
+
+def test_grey_images_among_coloured_ones_become_coloured(tmp_path):
+    colour = np.random.RandomState(0).randint(0, 256, (4, 5, 3), dtype=np.uint8)
+    seen = pictures(tmp_path, Image.new("L", (5, 4), 7), Image.fromarray(colour))
+    assert np.array_equal(seen[0], np.full((3, 4, 5), 7))
+    assert np.array_equal(seen[1], colour.transpose(2, 0, 1))
+
+
+def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path):
+    values = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    assert np.array_equal(pictures(tmp_path, Image.fromarray(values))[0, 0], values // 256)
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        Image.fromarray(np.ones((3, 3), np.float32)).save(tmp_path / part / "a" / "0.tiff")
+    with pytest.raises(DataError, match=r"0.tiff .* unknown range; save it with 8 or 16 bits"):
+        load("images", path=str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [0, 2.5, "8", [8, 8], True])
+def test_a_size_that_is_none_is_refused(picture_folder, size):
+    with pytest.raises(RecipeError, match="size must be a whole number of pixels from 1"):
+        load("images", path=str(picture_folder), options={"size": size})
+
+
 def test_faults_in_a_folder_of_images_name_the_place(picture_folder, tmp_path):
     (picture_folder / "test" / "dog").mkdir()
     with pytest.raises(DataError, match=r"has classes that .* lacks: dog"):
@@ -377,12 +431,16 @@ def test_a_users_function_makes_the_data(module):
         ("failing", {}, r"failing failed at .*test_sources.py:\d+: ValueError\('no such file'\)"),
         ("wrong", {}, "must return"),
         ("missing", {}, "can't be imported"),
-        ("made", {"nois": 1}, "unexpected keyword argument 'nois'"),
     ],
 )
 def test_faults_of_a_users_function_are_told_in_one_message(module, name, options, message):
     with pytest.raises(DataError, match=message):
         load(f"{module}:{name}", options=options)
+
+
+def test_options_that_a_users_function_does_not_take_are_the_recipes_fault(module):
+    with pytest.raises(RecipeError, match=r"made can't be called with the options .* argument 'nois'"):
+        load(f"{module}:made", options={"nois": 1})
 
 
 def test_a_users_module_that_is_not_there():

@@ -117,6 +117,19 @@ def test_split_classes_in_each_scenario(scenario, labels, task_labels, outputs):
         assert torch.tensor(list(experience.dataset.targets)).equal(got[1])
 
 
+@pytest.mark.parametrize("tasks", [permuted(2, first="identity"), {"kind": "rotate", "degrees": [0, 90]}])
+def test_labels_of_a_source_that_are_not_counted_from_0_become_so(tmp_path, tasks):
+    x, y = np.random.RandomState(0).rand(12, 4, 4), np.array([7, 3, 11] * 4)
+    np.savez(tmp_path / "d.npz", train_images=x, train_labels=y, test_images=x, test_labels=y)
+    npz = {"dataset": "npz", "path": str(tmp_path / "d.npz")}
+    for scenario, first in (("domain", 0), ("task", 0), ("class", 3)):
+        benchmark = load(tasks, scenario, **npz)
+        assert benchmark.info.classes_per_task == [[0, 1, 2], [first, first + 1, first + 2]]
+        for stream in ("train", "test"):
+            assert images(benchmark, 0, stream)[1].tolist() == [1, 0, 2] * 4
+            assert images(benchmark, 1, stream)[1].tolist() == [first + 1, first, first + 2] * 4
+
+
 def test_classes_are_dealt_out_in_the_order_given_or_drawn():
     given = load(split(5, order=[9, 1, 3, 0, 8, 2, 4, 5, 6, 7]), "class")
     assert given.info.classes_per_task == [[0, 1, 3, 8, 9], [2, 4, 5, 6, 7]]
@@ -307,6 +320,17 @@ def test_avalanches_own_benchmarks_by_name(mnist_root):
     assert info.classes_per_task == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert (info.input_shape, info.num_classes, info.num_tasks) == ((1, 28, 28), 10, 5)
     assert len(benchmark.test_stream[4].dataset) == 1983
+
+
+@pytest.mark.mnist
+def test_avalanches_tasks_need_numbers_in_the_task_scenario(mnist_root):
+    tasks = {"kind": "avalanche", "benchmark": "SplitMNIST", "options": {"n_experiences": 2}}
+    recipe = {"name": "made", "scenario": "task", "tasks": tasks}
+    with pytest.raises(RecipeError, match=r"SplitMNIST gives them \[0\]: set `options: {return_task_id: true}`"):
+        benchmarks.load(BenchmarkRecipe.model_validate(recipe), mnist_root)
+    tasks["options"]["return_task_id"] = True
+    numbered = benchmarks.load(BenchmarkRecipe.model_validate(recipe), mnist_root)
+    assert [experience.task_label for experience in numbered.train_stream] == [0, 1]
 
 
 @pytest.mark.parametrize(

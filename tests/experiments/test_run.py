@@ -17,8 +17,9 @@ from clbinn.experiments.build import choose_device
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError, run_path
+from clbinn.experiments.summary import differences
 from clbinn.recipes import catalogue, load_strategy
-from clbinn.schema import BenchmarkRecipe, StrategyRecipe
+from clbinn.schema import BenchmarkRecipe, StrategyRecipe, TargetSpec
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,15 @@ def test_protocol_names_the_differences(kit, tmp_path):
     assert "train.epochs 3 of 100" in summary["protocol"]
     assert "options.temperature 0.5 instead of 0.01" in summary["protocol"]
     assert (summary["weight_bits"], summary["mc_samples"], summary["batch_norm"]) == (1, 5, "running")
+
+
+def test_protocol_names_plugins_by_their_class_and_no_observers(kit):
+    weights = TargetSpec(target="clbinn.experiments.weight_histogram.WeightHistogram")
+    stop = TargetSpec(target="avalanche.training.plugins.EarlyStoppingPlugin", options={"patience": 2})
+    shipped = load_strategy("bayesbinn")
+    assert differences(shipped.model_copy(update={"plugins": [weights], "title": "Mine"})) == []
+    changed = shipped.model_copy(update={"plugins": [stop, weights]})
+    assert differences(changed) == ["plugins EarlyStoppingPlugin(patience=2) instead of none"]
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------

@@ -56,13 +56,14 @@ def write_run(
     events: Sequence[dict[str, Any]] = (),
     options: dict[str, Any] | None = None,
     epochs: int = 100,
+    recipe: dict[str, Any] | None = None,
     **summary: Any,
 ) -> Path:
     folder = out / benchmark / f"{strategy}-{digest}" / f"seed-{seed}"
     folder.mkdir(parents=True)
     matrix = made_up_matrix(5, seed) if matrix is None else matrix
     options = {"temperature": 1e-2, "lr": 1e-3, **(options or {})}
-    recipe = {
+    resolved = {
         "benchmark": {
             "name": benchmark,
             "title": title,
@@ -76,10 +77,11 @@ def write_run(
             "provenance": "Table 13",
             "train": {"epochs": epochs, "batch_size": 100},
             "options": options,
+            **(recipe or {}),
         },
         "seed": seed,
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     environment = {"python": "3.11.9", "torch": "2.14.1", "machine": {"cpu": "x86_64", "threads": 1}, "git": "abc1234"}
     (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     lines = [{"event": "start", "time": "2026-01-01T00:00:00"}, *events]

@@ -1,12 +1,9 @@
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from clbinn.report import figures
@@ -76,6 +73,48 @@ def test_figures_of_a_stream(make_run, made_up, tmp_path):
         check(path, least=(1500, 300))
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn, laid out, in place of files."""
+    kept = []
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        kept.append(figure)
+
+    monkeypatch.setattr(figures, "save", keep)
+    return kept
+
+
+def test_a_legend_of_long_names_stays_in_the_figure(make_run, drawn, tmp_path):
+    for k in range(4):
+        make_run("synaptic_metaplasticity", 0, digest=f"{k}a3f9c02")
+        make_run(f"vcl_coreset_kcenter_{k}", 0)
+    (stream,) = streams(find_runs(tmp_path))
+    assert figures.tasks_over_time(stream, tmp_path / "x.png")
+    box = drawn[0].legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= drawn[0].bbox.width
+
+
+@pytest.mark.parametrize(("tasks", "marked"), [(20, True), (21, False)])
+def test_panels_are_alike(make_run, made_up, drawn, tmp_path, tasks, marked):
+    make_run("bayesbinn", 0, matrix=made_up(tasks, 0))
+    (stream,) = streams(find_runs(tmp_path))
+    assert figures.tasks_over_time(stream, tmp_path / "x.png")
+    markers = {line.get_marker() for axes in drawn[0].axes for line in axes.get_lines()}
+    assert markers == ({"o"} if marked else {""})
+
+
+@pytest.mark.parametrize("larger", [700_001, 715_200, 2_000_000, 10**9])
+def test_the_axis_of_memory_has_numbers(make_run, drawn, tmp_path, larger):
+    make_run("bayesbinn", 0, memory_bytes=700_000)
+    make_run("ewc", 0, memory_bytes=larger)
+    (stream,) = streams(find_runs(tmp_path))
+    assert figures.memory(stream, tmp_path / "x.png")
+    texts = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
+    assert len(set(texts)) == len(texts) >= 2
+
+
 def test_nothing_to_draw(make_run, made_up, tmp_path):
     make_run("bayesbinn", 0, finished=False)
     (stream,) = streams(find_runs(tmp_path))
@@ -90,25 +129,6 @@ def test_eighteen_strategies_look_different(make_run, made_up, tmp_path):
     (stream,) = streams(find_runs(tmp_path))
     looks = figures.styles(stream.groups)
     assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 18
-
-
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=18).map(sorted), st.floats(0.1, 20))
-def test_labels_never_overlap(values, gap):
-    places = figures.spread_out(values, gap, 0.0, 100.0)
-    assert all(b - a >= gap - 1e-6 for a, b in pairwise(places))
-
-
-def test_labels_that_fit_stay_where_they_are():
-    assert figures.spread_out([10.0, 50.0, 90.0], 5.0, 0.0, 100.0) == [10.0, 50.0, 90.0]
-
-
-@given(st.integers(1, 100_000))
-def test_round_tasks_are_few_and_inside(tasks):
-    ticks = figures.round_tasks(tasks, 12)
-    assert ticks[0] == 1
-    assert len(ticks) <= 12
-    assert ticks == sorted(set(ticks))
-    assert ticks[-1] <= tasks
 
 
 def test_no_torch_no_avalanche_no_pyplot():

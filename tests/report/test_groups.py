@@ -81,6 +81,20 @@ def test_labels_with_many_differences_carry_the_hash(make_run, tmp_path):
     assert sorted(g.label for g in stream.groups) == ["bayesbinn · 00000000", "bayesbinn · temperature 0.01, lr 0.001"]
 
 
+def test_labels_tell_plugins_by_their_class_and_never_the_prose_of_a_recipe(make_run, tmp_path):
+    make_run("ewc", 0, digest="00000000", recipe={"title": "As published", "provenance": "Table 1"})
+    make_run("ewc", 0, digest="11111111", recipe={"plugins": [{"target": "mine.Replay", "options": {"size": 3}}]})
+    (stream,) = streams(find_runs(tmp_path))
+    assert {g.label for g in stream.groups} == {"ewc · plugins none", "ewc · plugins Replay(size=3)"}
+
+
+def test_a_setting_too_long_for_a_label_is_told_by_the_hash(make_run, tmp_path):
+    for k in range(2):
+        make_run("ewc", 0, digest=f"{k:08x}", options={"sizes": [k] * 20})
+    (stream,) = streams(find_runs(tmp_path))
+    assert {g.label for g in stream.groups} == {"ewc · 00000000", "ewc · 00000001"}
+
+
 def test_streams_with_unlike_recipes_are_not_compared(make_run, made_up, tmp_path):
     make_run("bayesbinn", 0)
     make_run("ewc", 0, digest="aaaaaaaa", matrix=made_up(3, 0))
