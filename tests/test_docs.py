@@ -148,7 +148,7 @@ def test_commands_are_accepted(page, world, monkeypatch, capsys):
             declared = (ROOT / "setup.cfg").read_text(encoding="utf-8")
             assert all(f"\n{extra} =\n" in declared for extra in (extras[1].split(",") if extras else ()))
         else:
-            assert program in ("git", "cd", "ray", "python", "export"), f"{page}: what does {program!r} do?"
+            assert program in ("git", "cd", "source", "ray", "python", "export"), f"{page}: what does {program!r} do?"
 
 
 @with_blocks("yaml")
