@@ -86,7 +86,13 @@ device_option = click.option(
 )
 machine_options = options(
     click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at the same time."),
-    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Processes of this machine, or a Ray cluster (extra ray).",
+    ),
     click.option("--ray-address", metavar="ADDRESS", help="Ray cluster to join; without it Ray looks for one."),
     click.option("--gpus-per-run", type=click.FloatRange(min=0), help="Share of a GPU that Ray gives to each run."),
     device_option,
@@ -153,10 +159,21 @@ def run(
 
 @cli.command()
 @click.argument("benchmark")
-@click.option("-s", "--strategy", metavar="STRATEGY", default="bayesbinn", show_default=True)
-@click.option("--space", type=FILE, required=True, help="YAML file with the ranges to search.")
-@click.option("--trials", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "-s",
+    "--strategy",
+    metavar="STRATEGY",
+    default="bayesbinn",
+    show_default=True,
+    help="What is tuned: a name or a path.",
+)
+@click.option(
+    "--space", type=FILE, required=True, help="YAML file with the ranges, e.g. search: {options.lr: [1e-3, 1e-2]}."
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=50, show_default=True, help="In all, earlier calls included."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search and of its runs.")
 @set_option
 @out_option
 @device_option
@@ -249,7 +266,14 @@ def data(data_root: Path | None) -> None:
             click.echo(f"\n{row.name}")
             for line in row.how.splitlines():
                 click.echo(
-                    textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+                    textwrap.fill(
+                        line,
+                        100,
+                        initial_indent="  ",
+                        subsequent_indent="    ",
+                        break_long_words=False,
+                        break_on_hyphens=False,
+                    )
                 )
 
 

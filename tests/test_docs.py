@@ -148,7 +148,7 @@ def test_commands_are_accepted(page, world, monkeypatch, capsys):
             declared = (ROOT / "setup.cfg").read_text(encoding="utf-8")
             assert all(f"\n{extra} =\n" in declared for extra in (extras[1].split(",") if extras else ()))
         else:
-            assert program in ("git", "cd", "ray", "python", "export"), f"{page}: what does {program!r} do?"
+            assert program in ("git", "cd", "source", "ray", "python", "export"), f"{page}: what does {program!r} do?"
 
 
 @with_blocks("yaml")
@@ -204,12 +204,22 @@ def test_published_numbers_are_those_of_the_targets():
             assert float(std or 0) == pytest.approx(100 * float(targets[one]["std"] or 0)), one
 
 
+def anchors(page):
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_what_a_page_points_to_is_there(page):
     text = page.read_text(encoding="utf-8")
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
-        assert link.startswith("http") or (page.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", prose):
+        if link.startswith("http"):
+            continue
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for included in re.findall(r"^```\{literalinclude\} (\S+)$", text, re.MULTILINE):
         assert (page.parent / included).is_file(), included
     for included, name in re.findall(r"^```\{literalinclude\} (\S+)\n:pyobject: (\S+)$", text, re.MULTILINE):

@@ -110,10 +110,10 @@ class DataStatus:
 
 
 def search_roots(data_root: str | Path | None = None) -> list[Path]:
-    """Folders that are searched, in this order: `data_root`, $CLBINN_DATA, the cache."""
+    """Folders that are searched, each once, in this order: `data_root`, $CLBINN_DATA, the cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbinn"
     given = [data_root, os.environ.get("CLBINN_DATA")]
-    return [Path(root).expanduser() for root in given if root] + [cache]
+    return list(dict.fromkeys([*(Path(root).expanduser() for root in given if root), cache]))
 
 
 def md5(path: Path) -> str:

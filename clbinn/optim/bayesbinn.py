@@ -71,7 +71,7 @@ class BayesBiNN(BinaryOptimizer):
     Args:
         params: Parameters or parameter groups. All of them become binary: hand over only those that should.
         num_data: N, the number of training points that the loss is a mean over, times any augmentation factor.
-        lr: Step size α > 0; schedulers of torch move it.
+        lr: Step size α ≥ 0; schedulers of torch move it.
         temperature: τ > 0 of the relaxation.
         num_samples: S ≥ 1, used by `step(closure)`, one number for all groups; with `sampled_params()` S is the number
             of blocks before a step.

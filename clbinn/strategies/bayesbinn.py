@@ -27,20 +27,20 @@ class BayesBiNN(Naive):
         model: Any module. Its matrices and kernels become binary; biases and gains, where it has any, stay real and
             are trained by Adam; frozen layers stay as they are.
         optimizer: A ready binary optimizer instead of the options from `lr` to `num_data` (but for `lr_end`).
-        lr: α at the start of each task.
+        lr: α ≥ 0 at the start of each task.
         lr_end: α at its end, by a cosine; None keeps it.
-        temperature: τ.
-        num_samples: S.
-        momentum: β.
-        init_natural: λ at the start, ± at random.
-        prior_weight: Factor on λ - λ0.
-        eps: Of the gradient scale.
+        temperature: τ > 0 of the relaxation.
+        num_samples: S ≥ 1, relaxed samples a training step.
+        momentum: β in [0, 1).
+        init_natural: |λ| at the start, ≥ 0; its sign is random.
+        prior_weight: Factor ≥ 0 on λ - λ0; 1 is the paper.
+        eps: Of the gradient scale, > 0.
         training_weights: See `clbinn.optim.BayesBiNN`.
         num_data: N; None takes the size of each experience's training set, or leaves that of a ready `optimizer`.
-        carry_prior: See `BayesBiNNPlugin`, and so for the next three.
-        mc_samples: …
-        batch_norm: …
-        average: …
+        carry_prior: Whether λ0 becomes the previous task's λ; False leaves it at 0.
+        mc_samples: C of the mean prediction, ≥ 0; 0 is the mode.
+        batch_norm: Whose statistics normalise at evaluation: `running`, `task` or `batch`; see `BayesBiNNPlugin`.
+        average: What the mean prediction averages: `probabilities` (Eq. 26), or `logits` as in the authors' code.
         binary: (name, parameter) → whether it is binary.
         real_lr: Adam's learning rate for what stays real.
         seed: Of initial λ, samples, data order and evaluation draws.

@@ -181,7 +181,11 @@ class EWC(Naive):
         strength: λ ≥ 0.
         decay: None is EWC. γ in [0, 1] is online EWC: one anchor at the newest weights, F ← γ F + F_task.
         fisher_samples: Samples of each task for the Fisher information; None takes all.
-        **strategy: Arguments of `Naive`.
+        plugins: More Avalanche plugins.
+        **strategy: Other arguments of `Naive`.
+
+    Raises:
+        UserError: An option is out of its range.
     """
 
     def __init__(

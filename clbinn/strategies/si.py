@@ -97,7 +97,11 @@ class SI(Naive):
     Args:
         strength: c ≥ 0.
         damping: ξ > 0.
-        **strategy: Arguments of `Naive`.
+        plugins: More Avalanche plugins.
+        **strategy: Other arguments of `Naive`.
+
+    Raises:
+        UserError: An option is out of its range.
     """
 
     def __init__(

@@ -118,6 +118,13 @@ def test_missing_data_say_where_they_were_looked_for_and_how_to_get_them(tmp_pat
     assert "--download" in found("mnist", None).how
 
 
+def test_a_place_that_is_named_twice_is_searched_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLBINN_DATA", str(tmp_path))
+    with pytest.raises(DataError) as error:
+        load("fashion_mnist", tmp_path)
+    assert str(error.value).count(str(tmp_path / "FashionMNIST")) == 1
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("where", ["given", "variable", "cache"])
 def test_files_are_found_plain_or_packed_in_each_place(tmp_path, monkeypatch, idx_content, known_idx, packed, where):
