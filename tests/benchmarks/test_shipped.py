@@ -13,6 +13,7 @@ STREAMS = {
     "mnist": (1, (1, 28, 28), 10),
     "permuted_mnist": (5, (1, 28, 28), 10),
     "permuted_mnist_10": (10, (1, 28, 28), 10),
+    "permuted_mnist_10_raw": (10, (1, 28, 28), 10),
     "permuted_mnist_held_out": (5, (1, 28, 28), 10),
     "rotated_mnist": (5, (1, 28, 28), 10),
     "split_mnist": (5, (1, 28, 28), 2),
@@ -40,14 +41,16 @@ def test_shipped_streams_load(name, request):
     assert (info.num_tasks, info.input_shape, info.num_classes) == STREAMS[name]
     assert len(benchmark.train_stream) == len(benchmark.test_stream) == info.num_tasks
     x, y, _ = of(benchmark, 0, "train").batch(torch.arange(1000))
-    if not name.startswith("split"):
+    if name.endswith("raw"):
+        assert (float(x.min()), float(x.max())) == (0, 1)
+    elif not name.startswith("split"):
         assert abs(float(x.mean())) < 0.1
         assert abs(float(x.std()) - 1) < 0.1
     assert set(y.tolist()) == set(info.classes_per_task[0])
 
 
 def test_every_stream_of_the_folder_is_tested_here():
-    assert set(STREAMS) | {"mnist_fashion"} <= set(catalogue("benchmarks"))
+    assert set(STREAMS) | {"mnist_fashion"} == set(catalogue("benchmarks"))
 
 
 @pytest.mark.mnist
@@ -79,6 +82,9 @@ def test_settings_are_chosen_on_other_permutations_and_no_test_image(mnist_root)
 @pytest.mark.mnist
 def test_the_first_five_of_ten_tasks_are_the_five_tasks(mnist_root):
     five, ten = (benchmarks.load(name, mnist_root) for name in ("permuted_mnist", "permuted_mnist_10"))
+    raw = benchmarks.load("permuted_mnist_10_raw", mnist_root)
+    for i in range(10):
+        assert torch.equal(of(raw, i, "test").parts[0].permutation, of(ten, i, "test").parts[0].permutation)
     for i in range(5):
         assert torch.equal(
             of(five, i, "test").batch(torch.arange(50))[0], of(ten, i, "test").batch(torch.arange(50))[0]

@@ -35,8 +35,8 @@ def test_the_shipped_file_loads_and_holds_the_papers_main_numbers():
     assert targets["table10/cifar100/full_precision/test_accuracy"].value == 0.7483
     assert targets["table7/mnist/temperature_1e-3/test_accuracy"].value == 0.904
     assert targets["table11/mnist/lrnet/test_accuracy"].value == 0.9947
-    assert targets["vcl/permuted_mnist_10/guyrom27/vcl/after_10"].value == 0.9007
-    assert targets["vcl/permuted_mnist_10/aml-team-2/vcl_coreset/after_10"].value == 0.9357
+    assert targets["vcl/permuted_mnist_10_raw/guyrom27/vcl/after_10"].value == 0.9007
+    assert targets["vcl/permuted_mnist_10_raw/aml-team-2/vcl_coreset/after_10"].value == 0.9357
     assert all(0 <= t.tolerance <= 0.03 and -0.1 <= t.value <= 1 for t in targets.values())
 
 
