@@ -118,10 +118,14 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._known = set(named)
         self._binary = {name: p for name, p in named.items() if id(p) in claimed}
 
+    def claim(self, strategy: Any) -> None:
+        """Give the optimizer its own parameters back: Avalanche put all of the model into it at the start of a task."""
+        self._claim(_binary_optimizer(strategy), dict(strategy.model.named_parameters()))
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Set up the task: parameters, prior, N, schedule."""
         optimizer = _binary_optimizer(strategy)
-        self._claim(optimizer, dict(strategy.model.named_parameters()))
+        self.claim(strategy)
         optimizer.discard()  # what an exception may have left
         self._parts += 1
         if not _at_task_boundary(strategy.experience, before=True):
