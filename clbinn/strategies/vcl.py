@@ -96,9 +96,8 @@ class VCL(Naive):
         if self.is_training:
             self._logits = self._sampled_logits(self.mb_x, self._task_labels(), self.num_samples, self.generator)
             return log_mean_probability(self._logits.detach())
-        generator = seeded(
-            self.device, self.seed, 1
-        )  # the same weights for every mini-batch; training's noise left alone
+        # The same weights for every mini-batch; training's noise is left alone.
+        generator = seeded(self.device, self.seed, 1)
         sums = []
         for count in _portions(self.mc_samples):
             logits = self._sampled_logits(self.mb_x, self._task_labels(), count, generator)
@@ -225,6 +224,7 @@ class VCL(Naive):
             x, y, task = (torch.cat(column) for column in zip(*data, strict=True))
             data = [(x, y, task)]
         optimizer = Adam(self.model.parameters(), lr=self.optimizer.param_groups[0]["lr"], fused=True)
+        training = self.model.training
         self.model.train()
         for _ in range(self.coreset_epochs):
             for x, y, task in self._coreset_batches(data, generator):
@@ -233,7 +233,7 @@ class VCL(Naive):
                 self._variational_loss(logits, y, num_data).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         self.model.zero_grad()
-        self.model.eval()
+        self.model.train(training)
 
     def _coreset_batches(self, data: list[Samples], generator: Generator) -> Iterator[Samples]:
         for x, y, task in data:

@@ -173,6 +173,14 @@ def test_the_copy_is_dropped_when_evaluation_fails(make_vcl, make_stream, listen
         assert torch.equal(value, before[name])
 
 
+def test_training_goes_on_in_its_mode_after_an_evaluation_with_coresets(make_vcl, make_net, make_stream, listen):
+    strategy, stream = make_vcl(make_net(dropout=0.5), coreset_size=5, coreset_epochs=1, eval_every=1), make_stream()
+    modes = []
+    listen(strategy, "before_forward", lambda: modes.append(strategy.model.training))
+    strategy.train(stream.train_stream[0], eval_streams=[stream.test_stream])
+    assert modes == [True] * 9
+
+
 def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
     torch.manual_seed(0)
     strategy = make_vcl(model=Heads(), train_epochs=20, coreset_size=6, coreset_epochs=3)
