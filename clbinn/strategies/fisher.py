@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from torch import Tensor, nn
 
-__all__ = ["fisher_diagonal"]
+__all__ = ["fisher_diagonal", "shares_weights"]
 
 Squares = dict[str, Tensor]
 """Σ_n g_n² for each parameter that needs a gradient, by name."""
@@ -27,7 +27,7 @@ def fisher_diagonal(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None 
     Returns:
         One tensor of the parameter's shape for each parameter that needs a gradient, by name.
     """
-    if not _shares_weights(model):
+    if not shares_weights(model):
         squares = _of_linear_layers(model, x, y, task)
         if squares is not None:
             return squares
@@ -38,7 +38,7 @@ def fisher_diagonal(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None 
     return _one_by_one(model, x, y, task)
 
 
-def _shares_weights(model: nn.Module) -> bool:
+def shares_weights(model: nn.Module) -> bool:
     """Whether a parameter has two names."""
     return len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters()))
 

@@ -23,6 +23,41 @@ class Heads(MultiTaskModule):
         return self.classifier(self.features(x).relu(), task_labels)
 
 
+class Skip(torch.nn.Module):
+    """A layer beside its own input."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(12, 12)
+
+    def forward(self, x):
+        return x + self.inner(x).relu()
+
+
+class Positions(torch.nn.Module):
+    """One layer on each of three positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.each, self.out = torch.nn.Linear(4, 16), torch.nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.out(self.each(x.view(-1, 3, 4)).relu().flatten(1))
+
+
+NETWORKS = {
+    "skip": lambda: torch.nn.Sequential(Skip(), torch.nn.Linear(12, 3)),
+    "positions": Positions,
+    "positions in a chain": lambda: torch.nn.Sequential(
+        torch.nn.Unflatten(1, (3, 4)),
+        torch.nn.Linear(4, 16),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(48, 3),
+    ),
+}
+
+
 @pytest.fixture
 def make_vcl(make_net):
     def make(model=None, **options):
@@ -99,6 +134,16 @@ def test_it_learns_and_predicts_log_probabilities(make_vcl, make_stream, evaluat
         outputs, accuracy = evaluate(strategy, stream.test_stream[0])
         assert accuracy > 0.85
         torch.testing.assert_close(outputs.exp().sum(1), torch.ones(60))
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_other_networks_of_linear_layers_are_learned(kind, local, make_vcl, make_stream, evaluate):
+    torch.manual_seed(0)
+    strategy = make_vcl(NETWORKS[kind](), train_epochs=20, local_reparameterisation=local)
+    stream = make_stream(1, count=120)
+    strategy.train(stream.train_stream[0])
+    assert evaluate(strategy, stream.test_stream[0])[1] > 0.85
 
 
 def test_prediction_is_the_mean_over_weight_samples(make_vcl, make_stream, evaluate):
@@ -216,6 +261,18 @@ def test_a_network_with_learned_gains_is_refused():
     net = torch.nn.Sequential(MLP(12, [4], 3, norm="none"), torch.nn.LayerNorm(3))
     with pytest.raises(UserError, match="LayerNorm has parameters too"):
         VCL(model=net, evaluator=None)
+
+
+class Doubled(torch.nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_layers_that_would_become_others_are_refused():
+    with pytest.raises(UserError, match="Doubled has parameters too"):
+        VCL(model=torch.nn.Sequential(Doubled(12, 3)), evaluator=None)
+    with pytest.raises(UserError, match="two layers of this network share a weight"):
+        VCL(model=torch.nn.Sequential(*[torch.nn.Linear(12, 12)] * 2, torch.nn.Linear(12, 3)), evaluator=None)
 
 
 def test_a_head_that_was_not_trained_keeps_the_first_prior(make_vcl, make_stream):
