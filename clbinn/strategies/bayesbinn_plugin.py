@@ -321,6 +321,9 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             seen += len(batch[0])
             if seen >= inputs:
                 break
+        pieces = math.ceil(seen / max(len(x) for x, _ in batches))  # of one size, for all count the same
+        columns = (torch.cat(column).tensor_split(pieces) for column in zip(*batches, strict=True))
+        batches = list(zip(*columns, strict=True))
         aware = hasattr(strategy.experience, "task_labels")
 
         def run() -> None:
