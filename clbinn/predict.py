@@ -6,6 +6,7 @@ C = 0 is the mode, w = sign λ. Probabilities are averaged; `average="logits"` a
 softmax, as the authors' code does.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, cast, get_args
@@ -162,7 +163,7 @@ def estimate_batch_norm(
         opt: The optimizer with the posterior.
         x: Training inputs (n, …).
         mc_samples: Number of draws, ≥ 0; 0 uses the mode.
-        batch_size: Inputs at a time.
+        batch_size: Inputs at a time, at most: the batches are made of one size, for all count the same.
         seed: Of the draws.
         forward: Inputs → logits, for networks that take more than the input; None calls `net`.
 
@@ -173,7 +174,7 @@ def estimate_batch_norm(
 
     def run() -> None:
         for _ in _draws(opt, mc_samples, noise):
-            for batch in torch.split(x, batch_size):
+            for batch in torch.tensor_split(x, math.ceil(len(x) / batch_size)):
                 (net if forward is None else forward)(batch.to(noise.device))
 
     with _evaluating(net):

@@ -115,6 +115,21 @@ def test_estimated_statistics_are_those_of_the_weights_that_predict():
     assert torch.allclose(net(x), own, atol=0.02)
 
 
+@pytest.mark.parametrize("left_over", [1, 5])
+def test_inputs_left_over_count_no_more_than_others_in_estimated_statistics(left_over):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 4, bias=False), torch.nn.BatchNorm1d(4, momentum=None))
+    opt = BayesBiNN(net[0].parameters(), 10, init_natural=5.0, seed=1)
+    x = torch.randn(400 + left_over, 6)
+    x[-left_over:] *= 10
+    net(x[:50])
+    own = {name: value.clone() for name, value in net.state_dict().items()}
+    _, variance = estimate_batch_norm(net, opt, x, mc_samples=0, batch_size=200)["1"]
+    torch.testing.assert_close(variance, (x @ opt.mode_weights()[0].T).var(0), rtol=0.05, atol=0)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, own[name])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clbinn.errors import UserError
 from clbinn.evaluation import matrix
 from clbinn.evaluation.probabilistic import calibration_error, calibration_sums, nll
 
@@ -99,11 +101,15 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     Evaluate the whole test stream once before training (row 0) and once after each experience. After each evaluation
     the numbers of the tasks trained so far are given out, unless an evaluation that they need is missing. Evaluations
-    in the middle of a task (`eval_every`) and of other streams don't count.
+    in the middle of a task (`eval_every`) and of other streams don't count. The parts of an experience in an online
+    stream with task boundaries are one task.
 
     Args:
         num_tasks: Number of tasks T of the stream.
         stream: Name of the stream whose evaluations make the matrix.
+
+    Raises:
+        UserError: More tasks were trained than that.
     """
 
     NUMBERS = (
@@ -120,6 +126,7 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         self.stream = stream
         self.matrix: NDArray[np.float64] = np.full((num_tasks + 1, num_tasks), np.nan)
         self._trained = 0
+        self._parted: Any = None  # the experience that the last part was of
         self._inside_task = False
         self._correct: Tensor | int = 0
         self._total = 0
@@ -127,7 +134,7 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     def reset(self) -> None:
         """Forget everything."""
         self.matrix[:] = np.nan
-        self._trained = 0
+        self._trained, self._parted = 0, None
         self._inside_task = False
 
     def result(self) -> dict[str, float]:
@@ -140,9 +147,13 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         self._inside_task = True
 
     def after_training_exp(self, strategy: Any) -> None:
-        """One more row."""
+        """One more row, if this was not one more part of the task before."""
         self._inside_task = False
-        self._trained += 1
+        experience, before = strategy.experience, self._parted
+        parted = isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries
+        self._parted = experience.origin_experience if parted else None
+        if not parted or self._parted is not before:
+            self._trained += 1
 
     def before_eval_exp(self, strategy: Any) -> None:
         """A new test set begins."""
@@ -156,6 +167,10 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     def after_eval_exp(self, strategy: Any) -> None:
         """One entry of the matrix."""
         if self._total and not self._inside_task and strategy.experience.origin_stream.name == self.stream:
+            if self._trained >= len(self.matrix):
+                raise UserError(
+                    f"ContinualMetrics: made for num_tasks={len(self.matrix) - 1}, and {self._trained} were trained."
+                )
             self.matrix[self._trained, strategy.experience.current_experience] = int(self._correct) / self._total
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:

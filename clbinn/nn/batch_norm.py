@@ -65,7 +65,8 @@ def reestimate(net: nn.Module, forward: Callable[[], None]) -> BatchNormStatisti
 
     Args:
         net: The network.
-        forward: Runs the network on batches of training inputs, once for each of the weights that will predict.
+        forward: Runs the network on batches of training inputs, once for each of the weights that will predict. All
+            batches count the same: they should be of one size.
 
     Returns:
         The mean over batches of the batch means and (unbiased) batch variances.
@@ -75,8 +76,9 @@ def reestimate(net: nn.Module, forward: Callable[[], None]) -> BatchNormStatisti
         return {}
     kept, momenta = get_statistics(net), {name: layer.momentum for name, layer in layers.items()}
     modes = {name: layer.training for name, layer in layers.items()}
+    counts = {name: layer.num_batches_tracked for name, layer in layers.items()}
     for layer in layers.values():
-        layer.reset_running_stats()
+        layer.num_batches_tracked = torch.tensor(0)
         layer.momentum = None  # a cumulative average
         layer.train()
     try:
@@ -84,6 +86,6 @@ def reestimate(net: nn.Module, forward: Callable[[], None]) -> BatchNormStatisti
         return get_statistics(net)
     finally:
         for name, layer in layers.items():
-            layer.momentum = momenta[name]
+            layer.momentum, layer.num_batches_tracked = momenta[name], counts[name]
             layer.train(modes[name])
         set_statistics(net, kept)

@@ -60,6 +60,7 @@ class FlatOptimizer(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: one entry per parameter, the groups, the random stream."""
         self._synchronise()
+        self.state.clear()  # what Avalanche put there at the start of a task; ours is elsewhere
         packed = super().state_dict()
         packed["state"] = {
             index: {name: view.clone() for name, view in entry.items()}

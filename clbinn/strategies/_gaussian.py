@@ -2,7 +2,7 @@
 
 The layers see S weight samples at once. They fold the samples into the batch: rows `s * n … (s + 1) * n - 1` of an
 activation belong to sample s, so that whatever stands between the layers (activations, dropout, heads chosen by task)
-works as it is. The first layer gets the n rows of the mini-batch and does not copy them.
+works as it is. In a plain chain of layers the first one gets the n rows of the mini-batch and does not copy them.
 """
 
 import math
@@ -15,8 +15,18 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from clbinn.errors import UserError
+from clbinn.nn import MLP, MeanFieldLinear
 
-__all__ = ["Draw", "GaussianLinear", "gaussian_kl", "gaussian_layers", "learned_layers", "make_gaussian", "put_values"]
+__all__ = [
+    "Draw",
+    "GaussianLinear",
+    "gaussian_kl",
+    "gaussian_layers",
+    "is_chain",
+    "learned_layers",
+    "make_gaussian",
+    "put_values",
+]
 
 
 @dataclass
@@ -108,7 +118,7 @@ class GaussianLinear(nn.Linear):
             self.get_buffer(f"{name}_prior_log_variance").copy_(self.get_parameter(f"{name}_log_variance"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs of shape `(S * n, out_features)` for inputs with n or S * n rows; `(n, …)` for S = 0."""
+        """Outputs `(S * n, …, out_features)` for inputs `(n or S * n, …, in_features)`; `(n, …)` for S = 0."""
         if self.draw.samples == 0:
             return F.linear(x, self.weight, self.bias)
         if torch.is_grad_enabled():
@@ -117,17 +127,18 @@ class GaussianLinear(nn.Linear):
 
     def _sampled(self, x: Tensor) -> Tensor:
         """One weight matrix a sample, shared by its rows."""
-        samples, rows = self.draw.samples, self.draw.rows
+        samples, rows, inner = self.draw.samples, self.draw.rows, x.shape[1:-1]
         noise = self.draw.normal(samples, *self.weight.shape, like=x)
         weight = torch.addcmul(self.weight, torch.exp(self.weight_log_variance / 2), noise)
         if len(x) == rows:  # all samples share the input: one wide product is faster than S of them
-            out = (x @ weight.view(-1, self.in_features).t()).view(rows, samples, -1).transpose(0, 1)
+            wide = x.reshape(-1, self.in_features) @ weight.view(-1, self.in_features).t()
+            out = wide.view(-1, samples, self.out_features).transpose(0, 1)
         else:
-            out = torch.bmm(x.view(samples, rows, -1), weight.transpose(1, 2))
+            out = torch.bmm(x.reshape(samples, -1, self.in_features), weight.transpose(1, 2))
         if self.bias is not None:
             noise = self.draw.normal(samples, 1, self.out_features, like=x)
             out = out + torch.addcmul(self.bias, torch.exp(self.bias_log_variance / 2), noise)
-        return out.reshape(samples * rows, self.out_features)
+        return out.reshape(samples * rows, *inner, self.out_features)
 
     def _local(self, x: Tensor) -> Tensor:
         """A pre-activation is N(m·x, v·x²), drawn anew for each row and sample."""
@@ -137,11 +148,12 @@ class GaussianLinear(nn.Linear):
             torch.exp(self.weight_log_variance),
             None if self.bias is None else torch.exp(self.bias_log_variance),
         )
-        noise = self.draw.normal(self.draw.samples, self.draw.rows, self.out_features, like=x)
+        shape = *x.shape[1:-1], self.out_features
+        noise = self.draw.normal(self.draw.samples, self.draw.rows, *shape, like=x)
         if len(x) != self.draw.rows:
-            noise = noise.view(len(x), -1)
+            noise = noise.view(len(x), *shape)
         # The square root has no slope at 0, where an input of zeros leads in a layer without bias.
-        return torch.addcmul(mean, torch.sqrt(variance + 1e-12), noise).reshape(-1, self.out_features)
+        return torch.addcmul(mean, torch.sqrt(variance + 1e-12), noise).reshape(-1, *shape)
 
 
 def make_gaussian(model: nn.Module, draw: Draw, log_variance: float, prior_variance: float) -> nn.Module:
@@ -152,7 +164,7 @@ def make_gaussian(model: nn.Module, draw: Draw, log_variance: float, prior_varia
     """
     if isinstance(model, GaussianLinear):
         return model
-    if isinstance(model, nn.Linear):
+    if isinstance(model, nn.Linear) and type(model) in (nn.Linear, MeanFieldLinear):  # others may do something else
         return GaussianLinear(model, draw, log_variance, prior_variance)
     if next(model.parameters(recurse=False), None) is not None:
         raise UserError(
@@ -162,6 +174,12 @@ def make_gaussian(model: nn.Module, draw: Draw, log_variance: float, prior_varia
     for name, child in model.named_children():
         setattr(model, name, make_gaussian(child, draw, log_variance, prior_variance))
     return model
+
+
+def is_chain(module: nn.Module) -> bool:
+    """Whether a network is known to hand everything from one layer to the next, and nothing past one."""
+    inner = list(module.children())
+    return not inner or (type(module) in (MLP, nn.Sequential) and all(is_chain(child) for child in inner))
 
 
 @torch.no_grad()

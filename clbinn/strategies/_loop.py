@@ -5,6 +5,7 @@ from typing import Any
 
 from avalanche.core import BaseSGDPlugin, SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
 
 __all__ = ["LeanEpoch", "listeners"]
 
@@ -29,14 +30,24 @@ def listeners(plugins: list[Any], moment: str) -> list[Callable[..., Any]]:
     return found
 
 
+def _overrides(strategy: Any, moment: str) -> bool:
+    """Whether a strategy has a method of its own for a moment in the place of Avalanche's, which calls the plugins."""
+    method = getattr(strategy, f"_{moment}")
+    return getattr(method, "__func__", method) is not getattr(SupervisedTemplate, f"_{moment}")
+
+
 class LeanEpoch:
     """Mix-in for an Avalanche strategy: the same epoch in the same order, calling only those who listen."""
 
     def training_epoch(self: Any, **kwargs: Any) -> None:
         """One pass over `self.dataloader`."""
+        own = {moment for moment in _MOMENTS if _overrides(self, moment)}
         heard = {moment: listeners(self.plugins, moment) for moment in _MOMENTS}
 
         def tell(moment: str) -> None:
+            if moment in own:
+                getattr(self, f"_{moment}")(**kwargs)
+                return
             for listener in heard[moment]:
                 listener(self, **kwargs)
 

@@ -118,10 +118,14 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._known = set(named)
         self._binary = {name: p for name, p in named.items() if id(p) in claimed}
 
+    def claim(self, strategy: Any) -> None:
+        """Give the optimizer its own parameters back: Avalanche put all of the model into it at the start of a task."""
+        self._claim(_binary_optimizer(strategy), dict(strategy.model.named_parameters()))
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Set up the task: parameters, prior, N, schedule."""
         optimizer = _binary_optimizer(strategy)
-        self._claim(optimizer, dict(strategy.model.named_parameters()))
+        self.claim(strategy)
         optimizer.discard()  # what an exception may have left
         self._parts += 1
         if not _at_task_boundary(strategy.experience, before=True):
@@ -317,6 +321,9 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             seen += len(batch[0])
             if seen >= inputs:
                 break
+        pieces = math.ceil(seen / max(len(x) for x, _ in batches))  # of one size, for all count the same
+        columns = (torch.cat(column).tensor_split(pieces) for column in zip(*batches, strict=True))
+        batches = list(zip(*columns, strict=True))
         aware = hasattr(strategy.experience, "task_labels")
 
         def run() -> None:

@@ -9,95 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from avalanche.core import BasePlugin, SupervisedPlugin
-from avalanche.models.utils import avalanche_forward, is_multi_task_module
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbinn.errors import UserError
 from clbinn.strategies._data import reader
 from clbinn.strategies._quadratic import QuadraticPenalty
 from clbinn.strategies._random import seeded
+from clbinn.strategies.fisher import fisher_diagonal
 from clbinn.strategies.naive import Naive
 
-__all__ = ["EWC", "EWCPlugin", "fisher_diagonal"]
-
-
-def fisher_diagonal(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None = None) -> dict[str, Tensor]:
-    """Diagonal of the empirical Fisher information: Σ_n (∂ ln p(y_n | x_n) / ∂θ)², a sum over the n samples given.
-
-    A linear layer sees sample n once, so its gradient is δ_n x_nᵀ, and the sum of the squares is (δ²)ᵀ x²: one matrix
-    product for all samples. Networks with other layers are differentiated sample by sample.
-
-    Args:
-        model: Gives logits of shape `(n, classes)`; in evaluation mode.
-        x: Inputs `(n, …)`.
-        y: Labels `(n,)`.
-        task: Task labels `(n,)` for networks with one head for each task.
-
-    Returns:
-        One tensor of the parameter's shape for each parameter that needs a gradient, by name.
-    """
-    owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    if all(type(m) is nn.Linear for m in owners):
-        return _fisher_of_linear_layers(model, x, y, task)
-    return _fisher_by_sample(model, x, y, task)
-
-
-def _fisher_of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None) -> dict[str, Tensor]:
-    """The squares of each layer's inputs and of its outputs' gradients, multiplied."""
-    calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if output.dim() != 2 or layer in calls:
-            raise UserError("fisher_diagonal: a linear layer is used more than once on a sample")
-        if output.requires_grad:  # not of a frozen layer
-            calls[layer] = inputs[0].detach(), output
-        return output.clone()  # an activation in place must not change what was kept
-
-    layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
-    handles = [layer.register_forward_hook(keep) for layer in layers.values()]
-    try:
-        with torch.enable_grad():
-            loss = F.cross_entropy(avalanche_forward(model, x, task), y, reduction="sum")
-    finally:
-        for handle in handles:
-            handle.remove()
-    deltas = dict(zip(calls, torch.autograd.grad(loss, [output for _, output in calls.values()]), strict=True))
-    fisher = {}
-    for name, p in model.named_parameters():
-        if not p.requires_grad:
-            continue
-        owner, _, kind = name.rpartition(".")
-        layer = layers[owner]
-        if layer not in calls:  # a head of another task
-            fisher[name] = torch.zeros_like(p)
-        elif kind == "bias":
-            fisher[name] = deltas[layer].square().sum(0)
-        else:
-            fisher[name] = deltas[layer].square().t() @ calls[layer][0].square()
-    return fisher
-
-
-def _fisher_by_sample(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None) -> dict[str, Tensor]:
-    """The gradient of each sample, vectorised in pieces that fit into the cache."""
-    params = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    buffers = dict(model.named_buffers())
-    if task is not None and bool((task != task[0]).any()):
-        raise UserError("fisher_diagonal: samples of several tasks at once need a network of linear layers")
-    label = int(task[0]) if task is not None and is_multi_task_module(model) else None
-
-    def loss(values: dict[str, Tensor], one_x: Tensor, one_y: Tensor) -> Tensor:
-        arguments = (one_x.unsqueeze(0),) if label is None else (one_x.unsqueeze(0), label)
-        out = torch.func.functional_call(model, (values, buffers), arguments)
-        return F.cross_entropy(out, one_y.unsqueeze(0))
-
-    by_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
-    fisher = {name: torch.zeros_like(p) for name, p in params.items()}
-    for some_x, some_y in zip(torch.split(x, 64), torch.split(y, 64), strict=True):
-        for name, gradient in by_sample(params, some_x, some_y).items():
-            fisher[name] += gradient.square().sum(0)
-    return fisher
+__all__ = ["EWC", "EWCPlugin"]
 
 
 class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]

@@ -14,7 +14,8 @@ class MultiHead(MultiTaskModule):  # type: ignore[misc]
 
     Args:
         net: A network with its layers in `net.layers` (such as `clbinn.nn.MLP`). The layers before the last linear one
-            become the body; the last linear one and what follows it is copied, freshly initialised, for each head.
+            become the body; the last linear one and what follows it is copied, freshly initialised, for each head. Its
+            `logit_scale`, if it has one, is kept.
 
     Raises:
         ValueError: The network has no `layers`, or no linear layer among them.
@@ -30,6 +31,7 @@ class MultiHead(MultiTaskModule):  # type: ignore[misc]
         self.heads = nn.ModuleDict()
         self._template = [nn.Sequential(*layers[last:])]  # in a list, so that it is no submodule
         self.max_class_label = layers[last].out_features
+        self.logit_scale = getattr(net, "logit_scale", 1.0)
 
     def adaptation(self, experience: Any) -> None:
         """Make the heads of the task labels that are new."""
@@ -46,4 +48,4 @@ class MultiHead(MultiTaskModule):  # type: ignore[misc]
         """(batch, …) → logits (batch, classes) of one task's head."""
         head = self.heads.get_submodule(str(task_label))
         out: Tensor = head(self.body(x))
-        return out
+        return out * self.logit_scale

@@ -146,7 +146,10 @@ class SynapticMetaplasticity(Naive):
         )
         super().__init__(model=model, optimizer=optimizer, plugins=[*(plugins or ()), plugin], seed=seed, **strategy)
         plugin.adopt(self)
+        self.plugin = plugin
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         super()._after_training_exp(**kwargs)
         self.optimizer.restart()
+        if self.plugin.real_optimizer is not None:
+            self.plugin.real_optimizer.state.clear()

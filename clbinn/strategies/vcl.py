@@ -19,9 +19,10 @@ from torch.optim import Adam
 
 from clbinn.errors import UserError
 from clbinn.strategies._data import Samples, reader
-from clbinn.strategies._gaussian import Draw, gaussian_layers, learned_layers, make_gaussian, put_values
+from clbinn.strategies._gaussian import Draw, gaussian_layers, is_chain, learned_layers, make_gaussian, put_values
 from clbinn.strategies._random import seeded
 from clbinn.strategies.coreset import k_centre, random_choice
+from clbinn.strategies.fisher import shares_weights
 from clbinn.strategies.naive import Naive
 
 __all__ = ["VCL", "log_mean_probability"]
@@ -54,7 +55,7 @@ class VCL(Naive):
         **strategy: Arguments of `Naive`.
 
     Raises:
-        UserError: An option is out of its range, or the network has parameters outside linear layers.
+        UserError: An option is out of its range, or the network has parameters outside linear layers or shares them.
     """
 
     adapted_dataset: Any
@@ -77,6 +78,8 @@ class VCL(Naive):
         **strategy: Any,
     ) -> None:
         _check(num_samples, mc_samples, prior_variance, coreset_size, coreset)
+        if shares_weights(model):
+            raise UserError("VCL keeps a posterior for each layer, and two layers of this network share a weight.")
         self.draw = Draw(local=local_reparameterisation)
         self._prior = init_log_variance, prior_variance
         super().__init__(model=make_gaussian(model, self.draw, *self._prior), seed=seed, device=device, **strategy)
@@ -96,9 +99,8 @@ class VCL(Naive):
         if self.is_training:
             self._logits = self._sampled_logits(self.mb_x, self._task_labels(), self.num_samples, self.generator)
             return log_mean_probability(self._logits.detach())
-        generator = seeded(
-            self.device, self.seed, 1
-        )  # the same weights for every mini-batch; training's noise left alone
+        # The same weights for every mini-batch; training's noise is left alone.
+        generator = seeded(self.device, self.seed, 1)
         sums = []
         for count in _portions(self.mc_samples):
             logits = self._sampled_logits(self.mb_x, self._task_labels(), count, generator)
@@ -122,8 +124,8 @@ class VCL(Naive):
 
     def _sampled_logits(self, x: Tensor, task: Tensor | None, samples: int, generator: Generator) -> Tensor:
         rows = len(x)
-        if task is not None and is_multi_task_module(self.model):  # it picks rows by their task labels
-            x, task = x.repeat(samples, *[1] * (x.ndim - 1)), task.repeat(samples)
+        if not is_chain(self.model):  # the inputs may be used again, beside what the first layer made of them
+            x, task = x.repeat(samples, *[1] * (x.ndim - 1)), None if task is None else task.repeat(samples)
         with self.draw.of(samples, rows, generator):
             logits: Tensor = avalanche_forward(self.model, x, task)
         return logits.view(samples, rows, -1)
@@ -225,6 +227,7 @@ class VCL(Naive):
             x, y, task = (torch.cat(column) for column in zip(*data, strict=True))
             data = [(x, y, task)]
         optimizer = Adam(self.model.parameters(), lr=self.optimizer.param_groups[0]["lr"], fused=True)
+        training = self.model.training
         self.model.train()
         for _ in range(self.coreset_epochs):
             for x, y, task in self._coreset_batches(data, generator):
@@ -233,7 +236,7 @@ class VCL(Naive):
                 self._variational_loss(logits, y, num_data).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         self.model.zero_grad()
-        self.model.eval()
+        self.model.train(training)
 
     def _coreset_batches(self, data: list[Samples], generator: Generator) -> Iterator[Samples]:
         for x, y, task in data:

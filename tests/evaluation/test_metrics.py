@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forward_transfer_metrics, loss_metrics
 from avalanche.training import Naive
@@ -9,6 +12,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch.utils.data import TensorDataset
 
 from clbinn import evaluation
+from clbinn.errors import UserError
 from clbinn.evaluation import ContinualMetrics, PredictionMetrics
 
 TASKS = 3
@@ -99,8 +103,31 @@ def test_scores_of_a_test_set(trained):
 
 def test_missing_row_gives_no_numbers():
     metric = ContinualMetrics(2)
-    metric.after_training_exp(None)
+    metric.after_training_exp(SimpleNamespace(experience=None))
     metric.matrix[1] = 0.5
     assert metric.result() == {}
     metric.matrix[0] = 0.1
     assert metric.result()["average_accuracy"] == 0.5
+
+
+def online(num_tasks, boundaries):
+    """The matrix of a stream that is trained in parts of 20 samples."""
+    torch.manual_seed(0)
+    ours, model, benchmark = ContinualMetrics(num_tasks), torch.nn.Linear(5, 3), make_benchmark()
+    evaluator = EvaluationPlugin(ours, PredictionMetrics(), loggers=[])
+    strategy = Naive(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), evaluator=evaluator)
+    strategy.eval(benchmark.test_stream)
+    for experience in benchmark.train_stream:
+        for part in split_online_stream([experience], 20, access_task_boundaries=boundaries):
+            strategy.train(part)
+        strategy.eval(benchmark.test_stream)
+    return ours.matrix
+
+
+def test_the_parts_of_an_experience_are_one_task():
+    assert not np.isnan(online(TASKS, boundaries=True)).any()
+
+
+def test_more_tasks_than_told_are_refused():
+    with pytest.raises(UserError, match="made for num_tasks=3, and 6 were trained"):
+        online(TASKS, boundaries=False)

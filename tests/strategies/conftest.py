@@ -8,6 +8,7 @@ import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
 from avalanche.core import SupervisedPlugin
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from clbinn.nn import MLP
@@ -102,3 +103,18 @@ def listen() -> Callable[..., None]:
         strategy.plugins.insert(0, plugin)
 
     return listen
+
+
+@pytest.fixture
+def slow_fisher() -> Callable[[nn.Module, torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
+    """A function that gives Σ_n (∂ ln p(y_n | x_n) / ∂θ)² by a backward pass for each sample."""
+
+    def slow(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        fisher = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        for one_x, one_y in zip(x, y, strict=True):
+            log_p = model(one_x.unsqueeze(0)).log_softmax(1)[0, one_y]
+            for name, gradient in zip(fisher, torch.autograd.grad(log_p, list(model.parameters())), strict=True):
+                fisher[name] += gradient.square()
+        return fisher
+
+    return slow

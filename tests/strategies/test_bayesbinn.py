@@ -247,6 +247,15 @@ def test_state_goes_round(make_stream):
         assert torch.equal(pair[0], other._task_statistics[0][name][0])
 
 
+def test_the_optimizer_can_be_saved_after_a_second_task_beside_real_parameters(make_stream):
+    learner = strategy(MLP(12, [16], 3, norm="layer", bias=True))
+    for experience in make_stream(2).train_stream:
+        learner.train(experience)
+        saved = learner.optimizer.state_dict()
+    for index, natural in enumerate(learner.optimizer.natural_parameters()):
+        assert torch.equal(saved["state"][index]["natural"], natural)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -172,6 +172,18 @@ def test_the_state_of_what_stays_real_waits_for_its_optimizer(make_stream):
         assert all(torch.equal(torch.as_tensor(moments[key]), torch.as_tensor(taken[key])) for key in moments)
 
 
+def test_task_statistics_are_of_batches_of_one_size(make_stream):
+    sizes, net = [], MLP(12, [16], 3)
+
+    class Forget(SupervisedPlugin):
+        def after_training_exp(self, strategy, **kwargs):
+            sizes.clear()
+
+    net.layers[1].register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    strategy(net, batch_norm="task", train_mb_size=28, plugins=[Forget()]).train(make_stream(1).train_stream[0])
+    assert sizes == [20, 20, 20] * 10
+
+
 def test_task_statistics_are_gathered_without_dropout(make_stream):
     net, modes = MLP(12, [16], 3, dropout=0.5), []
 

@@ -65,14 +65,25 @@ def test_weight_samples_are_shared_by_the_rows_and_local_noise_is_not():
 
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_rows_given_once_are_as_rows_given_for_each_sample(local, bias):
+@pytest.mark.parametrize("shape", [(4, 5), (4, 2, 5)])
+def test_rows_given_once_are_as_rows_given_for_each_sample(local, bias, shape):
     one = layer(local, bias)
-    x = torch.randn(4, 5, dtype=torch.float64)
+    x = torch.randn(shape, dtype=torch.float64)
     outs = []
-    for given in (x, x.repeat(3, 1)):
+    for given in (x, torch.cat([x] * 3)):
         with one.draw.of(3, 4, torch.Generator().manual_seed(0)):
             outs.append(one(given))
     torch.testing.assert_close(*outs)
+
+
+def test_positions_of_a_sample_share_its_weights():
+    one = layer()
+    x = torch.randn(4, 2, 5, dtype=torch.float64)
+    outs = []
+    for given in (x, x[:, 0], x[:, 1]):
+        with one.draw.of(3, 4, torch.Generator().manual_seed(0)):
+            outs.append(one(given))
+    torch.testing.assert_close(outs[0], torch.stack(outs[1:], 1))
 
 
 def test_gradients_are_those_of_a_loop_over_samples():

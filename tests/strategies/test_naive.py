@@ -28,6 +28,28 @@ def test_with_an_optimizer_it_is_avalanches_own(make_net, make_stream):
         assert torch.equal(value, states[1][name])
 
 
+MOMENTS = [
+    f"{when}_{stage}"
+    for stage in ("training_iteration", "forward", "backward", "update")
+    for when in ("before", "after")
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_subclass_may_act_at_any_moment_as_in_avalanche(moment, make_net, make_stream, listen):
+    heard = []
+
+    def act(self, **kwargs):
+        heard.append("strategy")
+        getattr(super(kind, self), f"_{moment}")(**kwargs)
+
+    kind = type("Acting", (Naive,), {f"_{moment}": act})
+    strategy = kind(model=make_net(), **OPTIONS)
+    listen(strategy, moment, lambda: heard.append("plugin"))
+    strategy.train(make_stream().train_stream[0])
+    assert heard == ["strategy", "plugin"] * 6
+
+
 def test_the_default_optimizer_starts_afresh_at_each_task(make_net, make_stream):
     ours = trained(Naive(model=make_net(), lr=1e-2, **OPTIONS), make_stream())
     model = make_net()

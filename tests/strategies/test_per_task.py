@@ -1,8 +1,15 @@
+import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
 from avalanche.core import SupervisedPlugin
+from avalanche.models import IncrementalClassifier
 from avalanche.training import Naive as AvalancheNaive
+from torch import nn
 
 from clbinn import optim
+from clbinn.errors import UserError
+from clbinn.nn import MLP
+from clbinn.strategies import BayesBiNN, MultiHead
 from clbinn.strategies.bayesbinn_plugin import BayesBiNNPlugin
 from clbinn.strategies.naive import Naive
 from clbinn.strategies.per_task import PerTask, PerTaskPlugin
@@ -76,3 +83,68 @@ def test_a_binary_optimizer_keeps_a_posterior_for_each_task(make_net, make_strea
             assert torch.equal(value, expected)
     for value, expected in zip(optimizer.natural_parameters(), ends[1], strict=True):
         assert torch.equal(value, expected)
+
+
+def binary(model, **options):
+    given = {"lr": 0.05, "temperature": 1.0, "init_natural": 1.0, "mc_samples": 20, "carry_prior": False, "seed": 1}
+    return BayesBiNN(model=model, plugins=[PerTaskPlugin()], **given | OPTIONS | options)
+
+
+def test_biases_stay_real_beside_a_posterior_for_each_task(make_net, make_stream):
+    strategy = binary(make_net())
+    bias = strategy.model.layers[1].bias.detach().clone()
+    starts = []
+    strategy._before_training_epoch = lambda **_: starts.append(strategy.model.layers[1].bias.detach().clone())
+    for experience in make_stream().train_stream:
+        strategy.train(experience)
+    assert torch.equal(starts[0], bias)
+    assert torch.equal(starts[5], bias)
+
+
+def test_heads_of_later_tasks_are_learned_beside_the_posteriors_of_earlier_ones(make_stream, evaluate):
+    torch.manual_seed(0)
+    strategy, stream = (
+        binary(MultiHead(MLP(12, [16], 3, norm="scale")), train_epochs=20, mc_samples=300),
+        make_stream(3, labelled=True),
+    )
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    posterior = strategy.plugins[1].learned[0]["optimizer"]["state"][0]["natural"]
+    held = []
+    strategy._before_eval_iteration = lambda **_: held.append(strategy.optimizer.natural_parameters()[0].clone())
+    assert min(evaluate(strategy, experience)[1] for experience in stream.test_stream) > 0.8
+    assert torch.equal(held[0], posterior)
+
+
+class Growing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = IncrementalClassifier(12, initial_out_features=1)
+
+    def forward(self, x):
+        return self.head(x)
+
+
+def test_a_network_that_grows_is_refused(make_stream):
+    whole = make_stream(1).train_stream[0].dataset
+    parts = [whole.subset([i for i in range(60) if whole.targets[i] == label]) for label in range(3)]
+    stream = with_classes_timeline(benchmark_from_datasets(train=parts, test=parts))
+    strategy = PerTask(model=Growing(), **OPTIONS)
+    strategy.train(stream.train_stream[0])
+    with pytest.raises(UserError, match=r"head.active_units grew from \(1,\) to \(2,\)"):
+        strategy.train(stream.train_stream[1])
+
+
+def test_after_an_evaluation_that_failed_the_present_network_is_back(make_net, make_stream):
+    strategy, stream = PerTask(model=make_net(), lr=1e-2, **OPTIONS), make_stream(tasks=3)
+    for experience in stream.train_stream[:2]:
+        strategy.train(experience)
+    present = {name: value.clone() for name, value in strategy.model.state_dict().items()}
+    strategy._before_eval_iteration = lambda **_: 1 / 0
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            strategy.eval([stream.test_stream[0]])
+    del strategy._before_eval_iteration
+    strategy.eval(stream.test_stream)
+    for name, value in strategy.model.state_dict().items():
+        assert torch.equal(value, present[name])

@@ -70,6 +70,13 @@ def test_moments_start_afresh_at_each_task_and_hidden_weights_go_on(make_strateg
         assert entry["hidden"].abs().max() > 0.05
 
 
+def test_moments_of_what_stays_real_start_afresh_too(make_net, make_stream):
+    strategy = SynapticMetaplasticity(model=make_net(), evaluator=None, train_mb_size=20)
+    strategy.train(make_stream().train_stream[0])
+    assert len(strategy.plugin.real_optimizer.param_groups[0]["params"]) == 2
+    assert not strategy.plugin.real_optimizer.state
+
+
 def test_it_learns_with_binary_weights_and_forgets_less_than_without(make_strategy, make_stream, evaluate):
     forgetting = {}
     for metaplasticity in (0.0, 20.0):

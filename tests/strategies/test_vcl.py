@@ -23,6 +23,41 @@ class Heads(MultiTaskModule):
         return self.classifier(self.features(x).relu(), task_labels)
 
 
+class Skip(torch.nn.Module):
+    """A layer beside its own input."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(12, 12)
+
+    def forward(self, x):
+        return x + self.inner(x).relu()
+
+
+class Positions(torch.nn.Module):
+    """One layer on each of three positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.each, self.out = torch.nn.Linear(4, 16), torch.nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.out(self.each(x.view(-1, 3, 4)).relu().flatten(1))
+
+
+NETWORKS = {
+    "skip": lambda: torch.nn.Sequential(Skip(), torch.nn.Linear(12, 3)),
+    "positions": Positions,
+    "positions in a chain": lambda: torch.nn.Sequential(
+        torch.nn.Unflatten(1, (3, 4)),
+        torch.nn.Linear(4, 16),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(48, 3),
+    ),
+}
+
+
 @pytest.fixture
 def make_vcl(make_net):
     def make(model=None, **options):
@@ -101,6 +136,16 @@ def test_it_learns_and_predicts_log_probabilities(make_vcl, make_stream, evaluat
         torch.testing.assert_close(outputs.exp().sum(1), torch.ones(60))
 
 
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_other_networks_of_linear_layers_are_learned(kind, local, make_vcl, make_stream, evaluate):
+    torch.manual_seed(0)
+    strategy = make_vcl(NETWORKS[kind](), train_epochs=20, local_reparameterisation=local)
+    stream = make_stream(1, count=120)
+    strategy.train(stream.train_stream[0])
+    assert evaluate(strategy, stream.test_stream[0])[1] > 0.85
+
+
 def test_prediction_is_the_mean_over_weight_samples(make_vcl, make_stream, evaluate):
     strategy, stream = make_vcl(mc_samples=4000, init_log_variance=-2.0), make_stream()
     outputs, _ = evaluate(strategy, stream.test_stream[0])
@@ -173,6 +218,14 @@ def test_the_copy_is_dropped_when_evaluation_fails(make_vcl, make_stream, listen
         assert torch.equal(value, before[name])
 
 
+def test_training_goes_on_in_its_mode_after_an_evaluation_with_coresets(make_vcl, make_net, make_stream, listen):
+    strategy, stream = make_vcl(make_net(dropout=0.5), coreset_size=5, coreset_epochs=1, eval_every=1), make_stream()
+    modes = []
+    listen(strategy, "before_forward", lambda: modes.append(strategy.model.training))
+    strategy.train(stream.train_stream[0], eval_streams=[stream.test_stream])
+    assert modes == [True] * 9
+
+
 def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
     torch.manual_seed(0)
     strategy = make_vcl(model=Heads(), train_epochs=20, coreset_size=6, coreset_epochs=3)
@@ -208,6 +261,18 @@ def test_a_network_with_learned_gains_is_refused():
     net = torch.nn.Sequential(MLP(12, [4], 3, norm="none"), torch.nn.LayerNorm(3))
     with pytest.raises(UserError, match="LayerNorm has parameters too"):
         VCL(model=net, evaluator=None)
+
+
+class Doubled(torch.nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_layers_that_would_become_others_are_refused():
+    with pytest.raises(UserError, match="Doubled has parameters too"):
+        VCL(model=torch.nn.Sequential(Doubled(12, 3)), evaluator=None)
+    with pytest.raises(UserError, match="two layers of this network share a weight"):
+        VCL(model=torch.nn.Sequential(*[torch.nn.Linear(12, 12)] * 2, torch.nn.Linear(12, 3)), evaluator=None)
 
 
 def test_a_head_that_was_not_trained_keeps_the_first_prior(make_vcl, make_stream):
