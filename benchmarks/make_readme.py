@@ -18,9 +18,9 @@ HEAD = """# Benchmarks
 
 A YAML file here is a stream of tasks, `paper/` holds the appendix's experiments, `targets.csv` published numbers with
 source and tolerance, `speed/` the timing scripts. What follows is written by `make results` from the run folders in
-`results/`, each with its recipe, its machine and its commit. `clbinn run FOLDER/recipe.yaml -s FOLDER/recipe.yaml` makes
-the run of a stream again, `clbinn reproduce` those of `mnist`, `two_moons` and `snelson`. Where fewer epochs were run than a
-recipe has, the column Protocol says so.
+`results/`, each with its recipe, its machine and its commit. `clbinn run FOLDER/recipe.yaml -s FOLDER/recipe.yaml`
+makes the run of a stream again, `clbinn reproduce` those of `mnist`, `two_moons` and `snelson`. Where fewer epochs were
+run than a recipe has, the column Protocol says so.
 
 """
 
