@@ -13,6 +13,7 @@ STREAMS = {
     "mnist": (1, (1, 28, 28), 10),
     "permuted_mnist": (5, (1, 28, 28), 10),
     "permuted_mnist_10": (10, (1, 28, 28), 10),
+    "permuted_mnist_raw": (5, (1, 28, 28), 10),
     "permuted_mnist_10_raw": (10, (1, 28, 28), 10),
     "permuted_mnist_held_out": (5, (1, 28, 28), 10),
     "rotated_mnist": (5, (1, 28, 28), 10),
