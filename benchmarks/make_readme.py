@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from method_pages import write_measured
-from readme_table import write_table
+from readme_table import write_tables
 
 from clbinn import report
 from clbinn.report.groups import streams
@@ -46,7 +46,7 @@ def main() -> None:
     (HERE / "README.md").write_text(page, encoding="utf-8")
     docs = HERE.parent / "docs"
     measured = streams(find_runs(RESULTS))
-    write_table(measured, HERE.parent / "README.md")
+    write_tables(measured, HERE.parent / "README.md")
     write_measured(measured, load_targets(HERE / "targets.csv"), docs / "methods" / "measured")
     picture(docs / "images" / "comparison.png")
     for made in RESULTS.rglob("*"):  # figures and pages are made again from the folders: only these are kept

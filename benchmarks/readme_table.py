@@ -1,13 +1,14 @@
-"""The table of results in the main README, from the run folders in benchmarks/results."""
+"""The tables of results in the main README, from the run folders in benchmarks/results."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from clbinn.report.groups import Group, Stat, Stream
+from clbinn.report.groups import Group, Stat, Stream, stat
 
-__all__ = ["write_table"]
+__all__ = ["write_tables"]
 
 TITLES = ["recipe", "weights", "epochs a task", "at test time", "n", "after 5 tasks", "newest task", "after 10"]
+RAW_TITLES = ["recipe", "epochs a task", "n", "after 5 tasks", "newest task", "after 10"]
 REMARKS = {
     "joint": "ceiling",
     "per_task": "a network for each task",
@@ -25,18 +26,25 @@ AT_TEST_TIME = {
     "task": "the task's number",
     "running": "the newest task's statistics",
 }
-BEGIN, END = "<!-- results: written by `make results` -->\n", "\n<!-- end of results -->"
+END = "\n<!-- end of results -->"
 
 
-def write_table(streams: Sequence[Stream], readme: Path) -> None:
-    """Put the table between the two marks in `readme`."""
+def write_tables(streams: Sequence[Stream], readme: Path) -> None:
+    """Put the tables between their marks in `readme`."""
     five, ten = (_groups(streams, name) for name in ("permuted_mnist", "permuted_mnist_10"))
     order = sorted(five.values(), key=lambda group: -group.stat("average_accuracy").mean)
-    rows = [TITLES, ["---"] * len(TITLES), *(_row(group, ten.get(group.strategy)) for group in order)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    readme.write_text(before + BEGIN + table + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    _put("results", TITLES, [_row(group, ten.get(group.strategy)) for group in order], readme)
+    raw = [g for s in streams if s.benchmark in ("permuted_mnist_raw", "permuted_mnist_10_raw") for g in s.compared]
+    raw.sort(key=lambda group: -_after(group, 5).mean)
+    _put("results on raw pixels", RAW_TITLES, [_raw_row(group) for group in raw], readme)
+
+
+def _put(name: str, titles: list[str], rows: list[list[str]], readme: Path) -> None:
+    lines = [titles, ["---"] * len(titles), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    begin = f"<!-- {name}: written by `make results` -->\n"
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    readme.write_text(before + begin + table + "\n" + END + rest.split(END, 1)[1], encoding="utf-8")
 
 
 def _groups(streams: Sequence[Stream], benchmark: str) -> dict[str, Group]:
@@ -53,22 +61,46 @@ def _groups(streams: Sequence[Stream], benchmark: str) -> dict[str, Group]:
 
 def _row(group: Group, ten: Group | None) -> list[str]:
     name, epochs, n = group.strategy, group.setting("epochs"), group.stat("average_accuracy").n
-    paper = EPOCHS_OF_PAPER.get(name)
     after_ten = ""
     if ten is not None:
         number, of_ten = ten.stat("average_accuracy"), ten.setting("epochs")
         other = "" if (number.n, of_ten) == (n, epochs) else f" (n = {number.n}, {of_ten} epochs)"
         after_ten = _percent(number) + other
     return [
-        f"`{name}`" + (f" ({REMARKS[name]})" if name in REMARKS else ""),
+        _name(name),
         "±1" if group.setting("weight_bits") == 1 else "real",
-        f"{epochs}" + (f" (its paper: {paper})" if paper and paper != epochs else ""),
+        _epochs(group),
         _at_test_time(group),
         str(n),
         _percent(group.stat("average_accuracy")),
         _percent(Stat(group.stat("learning_accuracy").mean, float("nan"), 1)),
         after_ten,
     ]
+
+
+def _raw_row(group: Group) -> list[str]:
+    return [
+        _name(group.strategy),
+        _epochs(group),
+        str(_after(group, 5).n),
+        _percent(_after(group, 5)),
+        _percent(Stat(group.stat("learning_accuracy").mean, float("nan"), 1)),
+        _percent(_after(group, 10)) if group.curves is not None and group.curves.shape[1] == 10 else "",
+    ]
+
+
+def _after(group: Group, tasks: int) -> Stat:
+    """Average accuracy after so many tasks."""
+    return stat([] if group.curves is None else [float(curve[tasks - 1]) for curve in group.curves])
+
+
+def _name(strategy: str) -> str:
+    return f"`{strategy}`" + (f" ({REMARKS[strategy]})" if strategy in REMARKS else "")
+
+
+def _epochs(group: Group) -> str:
+    epochs, paper = group.setting("epochs"), EPOCHS_OF_PAPER.get(group.strategy)
+    return f"{epochs}" + (f" (its paper: {paper})" if paper and paper != epochs else "")
 
 
 def _at_test_time(group: Group) -> str:

@@ -26,7 +26,7 @@ def unsaved(strategy: Any, plugins: list[Any]) -> list[str]:
     `avalanche_state` tells that of Avalanche's most used plugins.
     """
     parts = [(strategy, _TEMPLATE), *((p, set()) for p in plugins if type(p).__name__ not in _WITHOUT_STATE)]
-    return [type(part).__name__ for part, known in parts if _state(part) is None and _keeps(part, known)]
+    return [type(part).__name__ for part, known in parts if _keeps(part, known) and _state(part) is None]
 
 
 def _state(part: Any) -> dict[str, Any] | None:
