@@ -13,6 +13,7 @@ REMARKS = {
     "joint": "ceiling",
     "per_task": "a network for each task",
     "replay": "2,000 images kept",
+    "vcl_coreset": "200 images of each task kept",
     "bayesbinn": "Table 13",
     "bayesbinn_batch": "Table 13",
     "bayesbinn_no_prior": "λ0 = 0",
