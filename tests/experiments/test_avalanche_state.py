@@ -1,7 +1,6 @@
 """Avalanche's own methods go on where they were cut off, with plugins that can't tell their state themselves."""
 
 import copy
-import json
 import math
 
 import pytest
@@ -12,7 +11,6 @@ from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from clbinn.experiments import avalanche_state, watch
 from clbinn.experiments.checkpoint import require_plain
 from clbinn.experiments.run import run
-from clbinn.experiments.store import run_path
 
 SAVED = ["ewc_avalanche", "si_avalanche", "mas", "lwf", "gem", "replay"]
 
@@ -29,10 +27,6 @@ def cut_off_at(task, epoch):
             raise CutOffError
 
     return report
-
-
-def events(folder):
-    return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +55,7 @@ def test_others_say_that_they_begin_again(kit, tmp_path, name):
         run(stream, strategy, 0, tmp_path, progress=cut_off_at(2, 1), checkpoint_seconds=0.0)
     run(stream, strategy, 0, tmp_path, progress=notes.append, checkpoint_seconds=0.0)
     assert any("can't be saved: a run that is cut off begins again from its start" in str(note) for note in notes)
-    assert events(run_path(tmp_path, stream, strategy, 0))[0] == "start"
+    assert not any("going on after" in str(note) for note in notes)
 
 
 def test_a_memory_of_foreign_data_is_not_stored():
