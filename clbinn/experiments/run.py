@@ -1,6 +1,7 @@
 """One run: a strategy learns a stream with one seed, evaluated before and after every task, resumable at any moment."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from clbinn.experiments.watch import Opening, Report, Watch
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
 __all__ = ["run"]
+
+_SCORES = ("accuracy", "nll", "ece")  # of a test task, in the order of the columns of a row
 
 
 def run(
@@ -122,7 +125,7 @@ class _Run:
         self.folder, self.strategy, self.metrics, self.stream = folder, strategy, metrics, stream
         self.seed, self.report = seed, report
         self.tasks: int = stream.info.num_tasks
-        self.rows: list[list[dict[str, float]]] = []  # scores of each test task, after each task
+        self.rows: list[NDArray[np.float64]] = []  # scores (tasks, 3) of the test tasks, after each task
         self.final: dict[str, Any] = {}
         self.plugins = list(strategy.plugins)
         epochs = recipe.train.epochs
@@ -133,7 +136,7 @@ class _Run:
     @property
     def accuracies(self) -> NDArray[np.float64]:
         """The rows of the accuracy matrix there are."""
-        return np.array([[s["accuracy"] for s in row] for row in self.rows]).reshape(-1, self.tasks)
+        return np.array([row[:, 0] for row in self.rows]).reshape(-1, self.tasks)
 
     def go(self) -> None:
         """From where the checkpoint stands, or from the start, to the end."""
@@ -178,25 +181,27 @@ class _Run:
         self.report({"event": "note", "text": f"{self.folder.path}: going on after {where}"})
         return int(state["task"])
 
-    def _recorded(self, state: dict[str, Any]) -> list[list[dict[str, float]]]:
+    def _recorded(self, state: dict[str, Any]) -> list[NDArray[np.float64]]:
         """The rows that were measured before a checkpoint; ValueError says what is wrong with events.jsonl."""
         if not self.folder.cut_events(state["events_size"]):
             raise ValueError("is shorter than the checkpoint says")
-        rows: list[list[dict[str, float]]] = []
+        rows: list[list[list[float]]] = []
+        events = self.folder.events()
         try:
-            first, *events = self.folder.events()
+            first = next(events)
             if first["seed"] != self.seed:
                 raise ValueError(f"is of seed {first['seed']}")
             for event in events:
                 if event["event"] == "evaluation":
                     if event["test_task"] == 1:
                         rows.append([])
-                    rows[-1].append({key: event[key] for key in ("accuracy", "nll", "ece")})
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+                    values = [event[name] for name in _SCORES]
+                    rows[-1].append([math.nan if value is None else float(value) for value in values])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError, StopIteration):
             raise ValueError("is damaged") from None
         if [len(row) for row in rows] != [self.tasks] * (state["task"] + state["finished"]):
             raise ValueError("is damaged")
-        return rows
+        return [np.array(row) for row in rows]
 
     def _evaluate(self, after_task: int) -> None:
         """One row of the accuracy matrix."""
@@ -205,12 +210,12 @@ class _Run:
         self.strategy.eval(self.stream.test_stream)
         self.watch.seconds["eval"] += time.monotonic() - started
         scores = [vars(s) for _, s in sorted(self.metrics.result().items())]
-        self.rows.append(scores)
+        self.rows.append(np.array([[score[name] for name in _SCORES] for score in scores]))
         settings = {name: learner.setting(self.strategy, name) for name in ("batch_norm", "mc_samples")}
         for j, score in enumerate(scores):
             event = self.folder.append_event("evaluation", after_task=after_task, test_task=j + 1, **score, **settings)
             self.report(event)
-        self.folder.append_row(after_task, np.array([score["accuracy"] for score in scores]))
+        self.folder.append_row(after_task, self.rows[-1][:, 0])
 
     def _finish(self) -> None:
         """Keep what was learned, as the last checkpoint."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clbinn import evaluation
 from clbinn.errors import RecipeError
@@ -21,7 +22,7 @@ def summarise(
     benchmark: BenchmarkRecipe,
     strategy: StrategyRecipe,
     seed: int,
-    rows: list[list[dict[str, float]]],
+    rows: list[NDArray[np.float64]],
     built: Any,
     final: dict[str, Any],
     device: str,
@@ -32,7 +33,7 @@ def summarise(
         benchmark: The stream.
         strategy: The strategy's recipe.
         seed: The run's seed.
-        rows: Scores of every test task before the first and after each task.
+        rows: Accuracy, NLL and ECE, (tasks, 3), of the test tasks before the first and after each task.
         built: The strategy itself.
         final: The last checkpoint.
         device: Where it ran.
@@ -41,7 +42,7 @@ def summarise(
         The fields of summary.json. `weight_bits` are the bits of a weight that predicts; `memory_bytes` all that the
         learner keeps to go on learning, None where it can't tell.
     """
-    R = np.array([[score["accuracy"] for score in row] for row in rows])
+    R = np.array([row[:, 0] for row in rows])
     unsaved = final["unsaved"]
     return {
         "benchmark": benchmark.name,
@@ -54,8 +55,8 @@ def summarise(
         "forgetting": evaluation.forgetting(R),
         "learning_accuracy": evaluation.learning_accuracy(R),
         "average_incremental_accuracy": evaluation.average_incremental_accuracy(R),
-        "nll": float(np.mean([score["nll"] for score in rows[-1]])),
-        "ece": float(np.mean([score["ece"] for score in rows[-1]])),
+        "nll": float(rows[-1][:, 1].mean()),
+        "ece": float(rows[-1][:, 2].mean()),
         "seconds_train": round(final["seconds"]["train"], 3),
         "seconds_eval": round(final["seconds"]["eval"], 3),
         "batch_norm": learner.setting(built, "batch_norm"),
