@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from clbinn import evaluation
-from clbinn.errors import RecipeError, RunError, UserError
+from clbinn.errors import RecipeError
 from clbinn.experiments import checkpoint, learner
 from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors
 from clbinn.experiments.interrupts import Interrupted, Interrupts
 from clbinn.experiments.rng import seed_all
-from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.store import RunFolder, is_finished, run_path
 from clbinn.experiments.summary import summarise
 from clbinn.experiments.watch import Opening, Report, Watch
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
@@ -71,40 +71,36 @@ def run(
     """
     from clbinn.experiments.progress import reporter
 
-    folder = RunFolder(run_path(Path(out), benchmark, strategy, seed))
+    path = run_path(Path(out), benchmark, strategy, seed)
     interrupts = Interrupts()
     with (
-        disk_errors(folder.path),
-        folder.lock(),
+        disk_errors(path),
         interrupts.listen(),
         _threads(threads),
         reporter(progress, f"{strategy.name} seed {seed}") as report,
     ):
-        if folder.finished:
-            report({"event": "note", "text": f"{folder.path}: finished before"})
-            return folder.path
+        if is_finished(path):
+            report({"event": "note", "text": f"{path}: finished before"})
+            return path
         device = choose_device(device)
         check_strategy(strategy)
         stream = build_benchmark(benchmark, seed, data_root, download)
         built, metrics = build_strategy(strategy, stream, seed, device)
         if _trains_once(built):
             raise RecipeError(f"strategy {strategy.name}: {strategy.target} trains once on a whole stream; use `joint`")
-        folder.write_json("environment.json", environment(device, threads, stream.info.hashes))
-        folder.write_recipe(benchmark, strategy, seed)
-        one = _Run(folder, built, metrics, stream, strategy, seed, report, interrupts, checkpoint_seconds)
-        try:
+        folder = RunFolder(path)  # once the recipes are known to be good
+        with folder.lock():
+            if folder.finished:  # another process was quicker
+                return path
+            folder.write_json("environment.json", environment(device, threads, stream.info.hashes))
+            folder.write_recipe(benchmark, strategy, seed)
+            one = _Run(folder, built, metrics, stream, strategy, seed, report, interrupts, checkpoint_seconds)
             one.go()
-        except (Interrupted, UserError, RunError, Exception) as error:
-            status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            with suppress(OSError):
-                facts = {"error": f"{error}" or type(error).__name__} if status == "failed" else {}
-                folder.append_event("end", status=status, **facts)
-            raise
-        summary = summarise(benchmark, strategy, seed, one.rows, built, one.final, device)
-        folder.write_json("summary.json", summary)
-        _draw(folder, one.accuracies, f"{strategy.title or strategy.name}, seed {seed}")
-        report({"event": "summary", **summary})
-    return folder.path
+            summary = summarise(benchmark, strategy, seed, one.rows, built, one.final, device)
+            folder.write_json("summary.json", summary)
+            _draw(folder, one.accuracies, f"{strategy.title or strategy.name}, seed {seed}")
+            report({"event": "summary", **summary})
+    return path
 
 
 class _Run:
@@ -139,7 +135,17 @@ class _Run:
         return np.array([row[:, 0] for row in self.rows]).reshape(-1, self.tasks)
 
     def go(self) -> None:
-        """From where the checkpoint stands, or from the start, to the end."""
+        """From where the checkpoint stands, or from the start, to the end; an early one is noted in the events."""
+        try:
+            self._learn()
+        except (Interrupted, Exception) as error:
+            status = "interrupted" if isinstance(error, Interrupted) else "failed"
+            with suppress(OSError):
+                facts = {"error": f"{error}" or type(error).__name__} if status == "failed" else {}
+                self.folder.append_event("end", status=status, **facts)
+            raise
+
+    def _learn(self) -> None:
         first = self._continue() or self._start()
         for task in range(first, self.tasks + 1):
             self.watch.task = task

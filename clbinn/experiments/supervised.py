@@ -26,7 +26,7 @@ from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.learner import first_not_finite
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import seed_all
-from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.store import RunFolder, is_finished, run_path
 from clbinn.experiments.summary import summarise_one_task
 from clbinn.experiments.supervised_build import Learner, build_learner
 from clbinn.experiments.supervised_data import Experiment, load_experiment
@@ -84,14 +84,14 @@ def train(
         RunError: numbers that are not finite, or a full disk.
         Interrupted: Ctrl-C or SIGTERM came; the last whole epoch is saved.
     """
-    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in method.variants]
-    paths = [folder.path for folder in folders]
+    paths = [run_path(out, benchmark, variant, seed) for variant in method.variants]
+    if all(map(is_finished, paths)):
+        return paths
+    device = choose_device(device)
+    data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root, download)
+    folders = [RunFolder(path) for path in paths]
     interrupts = Interrupts()
     with disk_errors(paths[0]), folders[0].lock(), interrupts.listen():
-        if all(folder.finished for folder in folders):
-            return paths
-        device = choose_device(device)
-        data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root, download)
         seed_all(seed, "initialisation")
         state = _last_state(folders[0], report)
         learner = build_learner(method, data, seed, device, report, pretrain=state is None)

@@ -16,7 +16,7 @@ from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import seed_all
-from clbinn.experiments.store import RunFolder, run_path
+from clbinn.experiments.store import RunFolder, is_finished, run_path
 from clbinn.experiments.summary import summarise_one_task
 from clbinn.experiments.supervised_build import Learner, build_optimizer, build_schedules
 from clbinn.experiments.synthetic_data import Points
@@ -67,12 +67,13 @@ def train(
     Returns:
         The run folders, one for each number of weight samples; `prediction.npz` in them is what the figures show.
     """
-    folders = [RunFolder(run_path(out, benchmark, variant, seed)) for variant in method.variants]
-    with disk_errors(folders[0].path), folders[0].lock():
-        if all(folder.finished for folder in folders):
-            return [folder.path for folder in folders]
-        points = load_points(benchmark, data_root)
-        device = choose_device(device)
+    paths = [run_path(out, benchmark, variant, seed) for variant in method.variants]
+    if all(map(is_finished, paths)):
+        return paths
+    points = load_points(benchmark, data_root)
+    device = choose_device(device)
+    folders = [RunFolder(path) for path in paths]
+    with disk_errors(paths[0]), folders[0].lock():
         folders[0].cut_events(0)
         started = time.monotonic()
         learner = _learn(folders[0], method, points, points.train_x, points.train_y, seed, device, report)
@@ -84,7 +85,7 @@ def train(
         seconds = time.monotonic() - started
         for folder, variant in zip(folders, method.variants, strict=True):
             _finish(folder, benchmark, variant, points, learner, tested, seed, device, seconds, shorter_than)
-    return [folder.path for folder in folders]
+    return paths
 
 
 def outputs(learner: Learner, train_x: Tensor, x: Tensor, mc_samples: int, seed: int) -> Tensor:

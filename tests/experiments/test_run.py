@@ -164,6 +164,7 @@ def test_protocol_names_plugins_by_their_class_and_no_observers(kit):
 def test_recipe_that_cannot_be_used(kit, tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
         run(kit.stream(), kit.plain(**changes), 0, tmp_path, progress=False)
+    assert not any(tmp_path.iterdir())  # no folder of a run that never was
 
 
 def test_no_such_device(kit, tmp_path):
