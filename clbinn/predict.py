@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clbinn.checks import check_choice, check_count
-from clbinn.nn.batch_norm import BatchNormStatistics, reestimate, use_test_batch
+from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, reestimate, use_test_batch
 from clbinn.nn.many import ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
 from clbinn.optim._binary import BinaryOptimizer
@@ -53,7 +53,8 @@ def predict_proba(
         Probabilities (n, classes), rows summing to 1, on the device of the network.
 
     Raises:
-        ValueError: `mc_samples` negative, or an unknown `average` or `batch_norm`.
+        ValueError: `mc_samples` negative, an unknown `average` or `batch_norm`, or one input alone to be normalised by
+            its own statistics.
         RuntimeError: `sampled_params()` is open.
     """
     return predict_log_proba(
@@ -98,8 +99,11 @@ def predict_log_proba(
         raise RuntimeError("prediction inside sampled_params(): leave the block first")
     device = opt.parameters()[0].device
     noise = opt.noise if seed is None else Noise(seed, device)
-    if batch_norm == "batch" and len(x) % batch_size == 1:
-        batch_size += 1  # a last batch of one input has no statistics
+    if batch_norm == "batch" and batch_norms(net):
+        if min(len(x), batch_size) == 1:
+            raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
+        while len(x) % batch_size == 1:  # a last batch of one
+            batch_size += 1
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():

@@ -158,12 +158,21 @@ def test_no_inputs_give_no_predictions(mc_samples):
     assert predict_proba(net, opt, torch.ones(0, 4), mc_samples).shape == (0, 2)
 
 
-@pytest.mark.parametrize(("mc_samples", "message"), [(0, "Expected more than 1 value"), (2, "a batch of one")])
-def test_a_batch_of_one_has_no_statistics_of_its_own(mc_samples, message):
+@pytest.mark.parametrize("mc_samples", [0, 2])
+@pytest.mark.parametrize(("inputs", "batch_size"), [(1, 10), (5, 1)])
+def test_a_batch_of_one_has_no_statistics_of_its_own(inputs, batch_size, mc_samples):
     net = MLP(4, [3], 2)
     opt = BayesBiNN(net.parameters(), 10, seed=0)
-    with pytest.raises(ValueError, match=message):
-        predict_proba(net, opt, torch.ones(1, 4), mc_samples, batch_norm="batch")
+    x = torch.ones(inputs, 4)
+    with pytest.raises(ValueError, match="a batch of one has no statistics"):
+        predict_proba(net, opt, x, mc_samples, batch_norm="batch", batch_size=batch_size)
+    assert predict_proba(net, opt, x, mc_samples, batch_size=batch_size).shape == (inputs, 2)
+
+
+def test_no_batch_is_left_with_one_input():
+    net = MLP(4, [3], 2)
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    assert predict_proba(net, opt, torch.randn(21, 4), 2, batch_norm="batch", batch_size=4).shape == (21, 2)
 
 
 def test_inputs_of_another_size_are_named():

@@ -176,6 +176,11 @@ def _checked(name: str, part: str, images: Any, targets: Any) -> tuple[Tensor, T
         if x.dtype == torch.bool or x.is_complex() or x.long().min() < 0 or x.long().max() > 255:
             raise DataError(f"{name}: {part} images of type {x.dtype} must be bytes (0 to 255) or real numbers.")
         x = x.to(torch.uint8)
+    if x.dtype == torch.uint8 and x.max() == 1:
+        raise DataError(
+            f"{name}: {part} images are whole numbers of 0 and 1, and bytes count as parts of 255: "
+            "give them as real numbers, or times 255."
+        )
     if y.dtype.is_floating_point or y.is_complex() or y.dtype == torch.bool:
         raise DataError(f"{name}: {part} labels must be whole numbers, not {y.dtype}.")
     y = y.long()
