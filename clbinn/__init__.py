@@ -10,7 +10,7 @@ Parts are imported when they are first used: `import clbinn` needs neither torch
 from importlib import import_module
 from typing import Any
 
-__all__ = ["benchmarks", "bernoulli", "evaluation", "nn", "optim", "predict", "report", "strategies"]
+__all__ = ["benchmarks", "bernoulli", "evaluation", "nn", "optim", "packed", "predict", "report", "strategies"]
 
 
 def __getattr__(name: str) -> Any:

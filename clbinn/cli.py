@@ -206,6 +206,19 @@ def report(directory: Path, targets: bool) -> None:
 
 
 @cli.command()
+@click.argument("run", type=FOLDER)
+@click.argument("file", type=FILE)
+def export(run: Path, file: Path) -> None:
+    """Write a run's network with one bit for each weight.
+
+    RUN is a run folder, such as runs/permuted_digits/bayesbinn-1f3a9c02/seed-0; FILE is read by clbinn.packed.load.
+    """
+    from clbinn.experiments.export import export as write
+
+    click.echo(write(run, file))
+
+
+@cli.command()
 @click.argument("table", metavar="[ID]", required=False)
 @click.option("--seeds", callback=_seeds, metavar="SEEDS", help="As 0..4 or 0,2,5.  [default: as the paper]")
 @set_option

@@ -260,6 +260,14 @@ def test_data_says_what_is_there_and_how_to_get_the_rest(clbinn, monkeypatch, he
     assert asked == [here]
 
 
+def test_export_writes_the_network(clbinn, monkeypatch, here):
+    asked = []
+    module = SimpleNamespace(export=lambda run, file: asked.append((run, file)) or "written")
+    monkeypatch.setitem(sys.modules, "clbinn.experiments.export", module)
+    assert clbinn("export", "run", "net.npz")[:2] == (0, "written\n")
+    assert asked == [(Path("run"), Path("net.npz"))]
+
+
 def test_tune_prints_the_winner(clbinn, monkeypatch, here):
     (here / "space.yaml").write_text("options.lr: {log: [1e-4, 1e-2]}\n")
     calls = []

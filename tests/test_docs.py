@@ -124,12 +124,13 @@ def commands(page):
 @with_blocks(*SHELL)
 def test_commands_are_accepted(page, world, monkeypatch, capsys):
     from clbinn import report
-    from clbinn.experiments import grid, reproduce, tune
+    from clbinn.experiments import export, grid, reproduce, tune
 
     monkeypatch.setattr(grid, "run_grid", lambda *args, **options: [])
     monkeypatch.setattr(reproduce, "reproduce", lambda table, **options: table)
     monkeypatch.setattr(tune, "tune", lambda *args, **options: "recipe.yaml")
     monkeypatch.setattr(report, "build", lambda *args: Path("report.html"))
+    monkeypatch.setattr(export, "export", lambda run, file: f"{file}")
     world(page)
     for stream in recipes.catalogue("benchmarks"):
         Path("runs", stream).mkdir(parents=True)

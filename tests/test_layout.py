@@ -14,7 +14,7 @@ PACKAGE = ROOT / "clbinn"
 # Each part may import the parts before it, and itself.
 ORDER = [
     {"errors", "seeding", "checks"},
-    {"bernoulli"},
+    {"bernoulli", "packed"},
     {"yaml_source", "recipe_faults", "schema", "targets", "recipes", "recipe_settings"},
     {"optim", "nn"},
     {"predict"},
@@ -57,7 +57,7 @@ def test_imports_point_one_way(path):
         return
     later = {name for name in imports(path)[0] if LEVEL[name] > LEVEL[part]}
     assert not later, f"{part} imports {later}"
-    if part in ("bernoulli", "optim", "predict"):
+    if part in ("bernoulli", "optim", "packed", "predict"):
         assert "avalanche" not in imports(path)[1]
 
 
@@ -75,7 +75,7 @@ def test_what_is_light_stays_light(statement):
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("part", ["optim", "nn", "predict"])
+@pytest.mark.parametrize("part", ["optim", "nn", "packed", "predict"])
 def test_the_method_needs_no_avalanche(part):
     code = f"import clbinn.{part}, sys; print('avalanche' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

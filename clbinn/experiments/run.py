@@ -17,7 +17,7 @@ from clbinn.errors import RecipeError
 from clbinn.experiments import checkpoint, learner
 from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
-from clbinn.experiments.files import disk_errors
+from clbinn.experiments.files import disk_errors, make_folder
 from clbinn.experiments.interrupts import Interrupted, Interrupts
 from clbinn.experiments.rng import seed_all
 from clbinn.experiments.store import RunFolder, is_finished, run_path
@@ -82,6 +82,7 @@ def run(
         if is_finished(path):
             report({"event": "note", "text": f"{path}: finished before"})
             return path
+        make_folder(Path(out))
         device = choose_device(device)
         check_strategy(strategy)
         stream = build_benchmark(benchmark, seed, data_root, download)
