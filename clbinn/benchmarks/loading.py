@@ -14,13 +14,14 @@ from avalanche.benchmarks.utils.data_loader import (
     TaskBalancedDataLoader,
 )
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import AGEMPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
 
 from .cache import cached
 from .dataset import Device, ResidentData, resident
 
-__all__ = ["FastLoadingPlugin", "ParallelLoader", "TensorLoader", "epoch_order"]
+__all__ = ["FastLoadingPlugin", "MemoryLoader", "ParallelLoader", "TensorLoader", "epoch_order"]
 
 _AVALANCHE_LOADERS = (SingleDatasetDataLoader, TaskBalancedDataLoader, GroupBalancedDataLoader, ReplayDataLoader)
 
@@ -142,12 +143,46 @@ class ParallelLoader:
         return full + (rest > 0 and not self.drop_last)
 
 
+class MemoryLoader:
+    """Mini-batches of several data sets side by side, without end, as A-GEM takes them from its memory.
+
+    Mini-batch n depends on the seed and n alone.
+
+    Args:
+        sets: what `resident` found in each.
+        batch_size: images of each set in a mini-batch, at most.
+        generator_seed: as of `TensorLoader`.
+        device: where mini-batches come out.
+    """
+
+    def __init__(
+        self, sets: Sequence[ResidentData], batch_size: int, generator_seed: tuple[int, ...], device: Device = "cpu"
+    ):
+        self.sets, self.batch_size = [data.to(device) for data in sets], batch_size
+        self.seeds, self.device = generator_seed, torch.device(device)
+        self._cut: dict[int, tuple[int, tuple[Tensor, ...]]] = {}  # of each set: the pass over it, its mini-batches
+
+    def batch(self, n: int) -> list[Tensor]:
+        """Mini-batch n ≥ 0."""
+        parts = [data.batch(self._positions(k, n)) for k, data in enumerate(self.sets)]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    def _positions(self, k: int, n: int) -> Tensor:
+        size = len(self.sets[k])
+        again, place = divmod(n, -(-size // self.batch_size))
+        if self._cut.get(k, (None,))[0] != again:
+            order = epoch_order(size, *self.seeds, k, again).to(self.device)
+            self._cut[k] = again, torch.split(order, self.batch_size)
+        return self._cut[k][1][place]
+
+
 class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Gives any Avalanche strategy resident mini-batches, where its own loader would give the same ones slowly.
 
     It steps in only if the strategy holds one of Avalanche's loaders (the default ones and replay's), for `TensorTask`
     data or, in training of more than one epoch, for data that are the same in each (see `clbinn.benchmarks.cache`).
-    The order of training data depends on the seed, the experience and the epoch alone.
+    A-GEM's loader of its memory is replaced for `TensorTask` data. The order of training data depends on the seed, the
+    experience and the epoch alone, that of a memory on the step.
     """
 
     supports_distributed = False
@@ -165,6 +200,9 @@ class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
             strategy.dataloader = self._seen = _fast(strategy.dataloader, strategy.device, seeds, keep)
         if isinstance(strategy.dataloader, TensorLoader | ParallelLoader):
             strategy.dataloader.epoch = strategy.clock.train_exp_epochs
+        for plugin in strategy.plugins:
+            if type(plugin) is AGEMPlugin and plugin.buffers:
+                plugin.buffer_dliter = self._memory(plugin, strategy) or plugin.buffer_dliter
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Lets go of the loader and with it of the task's images."""
@@ -173,6 +211,15 @@ class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Replaces the evaluation loader."""
         strategy.dataloader = _fast(strategy.dataloader, strategy.device, (self.seed,))
+
+    def _memory(self, plugin: Any, strategy: Any) -> Iterator[list[Tensor]] | None:
+        """Mini-batches of A-GEM's memory, each of the step at which it is asked for."""
+        sets = [data for buffer in plugin.buffers if (data := resident(buffer)) is not None and len(data)]
+        if len(sets) < len(plugin.buffers) or len({data.parts[0].shape for data in sets}) > 1:
+            return None
+        clock, size = strategy.clock, plugin.sample_size // len(sets)
+        loader = MemoryLoader(sets, size, (self.seed, clock.train_exp_counter, 1), strategy.device)
+        return (loader.batch(clock.train_exp_iterations) for _ in count())
 
 
 @dataclass(frozen=True)

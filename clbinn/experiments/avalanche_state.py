@@ -19,6 +19,7 @@ _STATE: dict[str, tuple[str, ...]] = {
     "LwFPlugin": ("lwf",),
     "LearningWithoutForgetting": ("prev_model", "expcount", "prev_classes_by_task"),
     "GEMPlugin": ("memory_x", "memory_y", "memory_tid"),
+    "AGEMPlugin": ("buffers",),
     "ReplayPlugin": ("storage_policy",),
     "ExperienceBalancedBuffer": ("buffer_groups", "_num_exps"),
     "ClassBalancedBuffer": ("buffer_groups", "seen_classes"),
@@ -67,8 +68,8 @@ def _encode(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {"dict": {key: _encode(item) for key, item in value.items()}}
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(item) for item in value]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_encode(item) for item in value]}
     if isinstance(value, set):
         return {"set": sorted(map(int, value))}
     if isinstance(value, ParamData):
@@ -98,8 +99,9 @@ def _decode(saved: Any, current: Any, strategy: Any) -> Any:
         current.clear()  # it may be a defaultdict
         current.update(found)
         return current
-    if kind == "tuple":
-        return tuple(_decode(item, None, strategy) for item in content)
+    if kind in ("list", "tuple"):
+        items = (_decode(item, None, strategy) for item in content)
+        return list(items) if kind == "list" else tuple(items)
     if kind == "set":
         return set(content)
     if kind == "ParamData":

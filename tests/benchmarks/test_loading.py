@@ -11,12 +11,12 @@ from avalanche.benchmarks.utils.data_loader import (
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
 from avalanche.models import SimpleMLP
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins import AGEMPlugin, EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import EWC, JointTraining, Naive
 from torchvision.transforms import Normalize
 
 from clbinn.benchmarks import FastLoadingPlugin, ResidentData, TensorLoader, TensorTask, resident
-from clbinn.benchmarks.loading import ParallelLoader, epoch_order
+from clbinn.benchmarks.loading import MemoryLoader, ParallelLoader, epoch_order
 
 
 def task(n=23, seed=0, permuted=True):
@@ -232,6 +232,34 @@ def test_sets_side_by_side_are_avalanches_batches():
 def test_a_set_too_small_for_a_whole_batch_is_left_out():
     sets = [resident(wrap(task(n=n))) for n in (23, 3)]
     assert [len(x) for x, _, _ in ParallelLoader(sets, [5, 5], 0, True, drop_last=True)] == [5] * 4
+
+
+def test_a_memory_gives_each_set_its_share_without_end():
+    sets = [task(n=9, seed=0), task(n=4, seed=1)]
+    loader = MemoryLoader([resident(wrap(data)) for data in sets], 4, (1,))
+    got = [loader.batch(n) for n in range(6)]
+    assert [len(x) for x, _, _ in got] == [8, 8, 5] * 2  # 9 images in parts of 4, 4 and 1; 4 in parts of 4
+    first, second = ([[x[:-4]] for x, _, _ in part] for part in (got[:3], got[3:]))
+    assert images(first) == images(second) == images([sets[0].batch(torch.arange(9))])
+    assert not equal(first, second)
+    assert equal([loader.batch(n) for n in (4, 1)], [got[4], got[1]])
+
+
+def test_agem_gets_the_shares_that_its_own_loader_would_give():
+    benchmark, records = stream(3), []
+    for plugins in ([FastLoadingPlugin()], []):
+        agem, taken = AGEMPlugin(patterns_per_experience=6, sample_size=4), []
+        sample = agem.sample_from_memory
+        agem.sample_from_memory = lambda sample=sample, taken=taken: taken.append(sample()) or taken[-1]
+        strategy, _ = naive(*plugins, agem)
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+        records.append(taken)
+        stored = [set(images([[[buffer[i][0] for i in range(6)]]])) for buffer in agem.buffers]
+        both = taken[len(taken) // 2 :]  # in the last task, with two in memory
+        assert set(images([[x[:2]] for x, _, _ in both])) == stored[0]
+        assert set(images([[x[2:]] for x, _, _ in both])) == stored[1]
+    assert shapes(records[0]) == shapes(records[1])
 
 
 def test_transforms_keep_avalanches_loader():

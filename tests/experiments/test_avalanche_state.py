@@ -12,7 +12,7 @@ from clbinn.experiments import avalanche_state, watch
 from clbinn.experiments.checkpoint import require_plain
 from clbinn.experiments.run import run
 
-SAVED = ["ewc_avalanche", "si_avalanche", "mas", "lwf", "gem", "replay"]
+SAVED = ["ewc_avalanche", "si_avalanche", "mas", "lwf", "gem", "agem", "replay"]
 
 
 class CutOffError(Exception):
@@ -48,9 +48,8 @@ def test_a_run_that_is_cut_off_ends_as_if_left_alone(kit, tmp_path, name):
     assert kit.outcome(cut)["summary"]["memory_bytes"] > 0
 
 
-@pytest.mark.parametrize("name", ["agem", "gdumb"])
-def test_others_say_that_they_begin_again(kit, tmp_path, name):
-    stream, strategy, notes = kit.stream(2), kit.strategy(name), []
+def test_gdumb_says_that_it_begins_again(kit, tmp_path):
+    stream, strategy, notes = kit.stream(2), kit.strategy("gdumb"), []
     with pytest.raises(CutOffError):
         run(stream, strategy, 0, tmp_path, progress=cut_off_at(2, 1), checkpoint_seconds=0.0)
     run(stream, strategy, 0, tmp_path, progress=notes.append, checkpoint_seconds=0.0)
