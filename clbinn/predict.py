@@ -108,13 +108,18 @@ def predict_log_proba(
     totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
         for outputs in _outputs(net, opt, batches, mc_samples, noise, forward):
-            for i, logits in enumerate(outputs):
+            for i, logits in enumerate(map(_summable, outputs)):
                 term = logits.sum(0) if average == "logits" else _sum_of_probabilities(logits)
                 totals[i : i + 1] = [totals[i].add_(term) if i < len(totals) else term]
     mean = torch.cat(totals) / max(mc_samples, 1)
     if average == "logits":
         return mean.log_softmax(-1)
     return mean.clamp_min_(torch.finfo(mean.dtype).tiny).log_()
+
+
+def _summable(logits: Tensor) -> Tensor:
+    """At least float32: sums of half-precision numbers, as autocast gives, are wrong by more with every draw."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _sum_of_probabilities(logits: Tensor) -> Tensor:

@@ -86,6 +86,20 @@ def test_log_probabilities_stay_finite():
     assert predict_log_proba(net, opt, torch.ones(3, 2), 10).isfinite().all()
 
 
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_many_draws_under_autocast_are_summed_in_single_precision(average):
+    torch.manual_seed(0)
+    net = MLP(8, [16], 3, norm="scale")
+    opt = BayesBiNN(net.parameters(), 10, init_natural=0.3, seed=0)
+    x = torch.randn(20, 8)
+    for network in (net, nn.Sequential(net)):  # all draws at once, and one by one
+        exact = predict_proba(network, opt, x, 600, average=average, seed=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = predict_proba(network, opt, x, 600, average=average, seed=1)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, exact, rtol=0, atol=0.01)
+
+
 def test_statistics_of_the_test_batch_leave_the_network_as_it_was():
     net = MLP(12, [8], 3)
     opt = BayesBiNN(net.parameters(), 10, init_natural=0.6, seed=1)
