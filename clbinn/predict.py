@@ -193,7 +193,8 @@ def estimate_batch_norm(
 def _draws(opt: BinaryOptimizer, mc_samples: int, noise: Noise) -> Iterator[int]:
     """Goes through C draws, with each one's weights in the module; C = 0 is one turn with the mode."""
     if mc_samples == 0:
-        yield 0
+        with opt.weights(opt.mode_weights()):  # the module may hold others: λ was set by hand, a block is open
+            yield 0
     for draw in range(mc_samples):
         with opt.weights(opt.sample_weights(noise)):
             yield draw

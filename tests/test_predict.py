@@ -51,6 +51,23 @@ def test_zero_samples_is_the_mode(pair):
     assert all((p.abs() == 1).all() for p in net.parameters())
 
 
+def test_the_mode_is_that_of_the_posterior_whatever_the_module_holds(pair):
+    net, opt = pair
+    x = torch.randn(5, 12)
+    for natural in opt.natural_parameters():
+        natural.neg_()
+    with opt.weights(opt.mode_weights()):
+        expected = net.eval()(x).softmax(-1)
+    others = opt.sample_weights()
+    with opt.weights(others):
+        assert torch.allclose(predict_proba(net, opt, x, 0), expected, atol=1e-6)
+        assert all(torch.equal(p, w) for p, w in zip(net.parameters(), others, strict=True))
+    opt.natural_parameters()[0].neg_()
+    mode = predict_proba(net, opt, x, 0)
+    opt.restore()
+    assert torch.allclose(mode, net(x).softmax(-1), atol=1e-6)
+
+
 def test_a_seed_repeats_and_leaves_the_training_stream_alone(pair):
     net, opt = pair
     x, before = torch.randn(5, 12), opt.noise.state_dict()["cpu"]
