@@ -206,6 +206,14 @@ def test_no_batch_is_left_with_one_input():
     assert predict_proba(net, opt, torch.randn(21, 4), 2, batch_norm="batch", batch_size=4).shape == (21, 2)
 
 
+@pytest.mark.parametrize(("count", "batch_size"), [(5, 4), (7, 2), (13, 3)])
+def test_no_last_batch_of_one_is_left_over(count, batch_size):
+    net = MLP(4, [3], 2)
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    probs = predict_proba(net, opt, torch.randn(count, 4), 2, batch_size=batch_size, batch_norm="batch")
+    assert probs.shape == (count, 2)
+
+
 def test_inputs_of_another_size_are_named():
     net = MLP(4, [3], 2, norm="scale")
     opt = BayesBiNN(net.parameters(), 10, seed=0)
