@@ -214,6 +214,14 @@ def test_no_last_batch_of_one_is_left_over(count, batch_size):
     assert probs.shape == (count, 2)
 
 
+def test_layers_that_share_a_weight_predict():
+    net = MLP(6, [6, 6], 6, norm="scale")
+    net.layers[4].weight = net.layers[1].weight
+    opt = BayesBiNN(net.parameters(), 10, init_natural=0.3, seed=0)
+    x = torch.randn(5, 6)
+    assert torch.allclose(predict_proba(net, opt, x, 6, seed=1), by_hand(net, opt, x, 6, 1), atol=1e-6)
+
+
 def test_inputs_of_another_size_are_named():
     net = MLP(4, [3], 2, norm="scale")
     opt = BayesBiNN(net.parameters(), 10, seed=0)

@@ -52,10 +52,15 @@ class ByteInputs:
 
 
 def takes_many(net: nn.Module, params: Sequence[Tensor]) -> bool:
-    """Whether `sample_logits` can run this network: a plain MLP whose only parameters are these, one a layer."""
+    """Whether `sample_logits` can run this network: a plain MLP whose only parameters are these, one a layer.
+
+    Layers that share a weight, and hooks, which would not be called, are left to the network itself.
+    """
     if type(net) is not MLP or not {type(layer) for layer in net.layers} <= _LAYERS:
         return False
-    own = list(net.parameters())
+    if any(module._forward_hooks or module._forward_pre_hooks for module in net.modules()):
+        return False
+    own = [p for _, p in net.named_parameters(remove_duplicate=False)]
     return (
         len(own) == len(params)
         and all(a is b for a, b in zip(own, params, strict=True))

@@ -63,6 +63,12 @@ def test_only_plain_mlps_with_all_their_weights_qualify():
     assert not takes_many(torch.nn.Sequential(net), list(net.parameters()))
     biased = MLP(4, [3], 2, bias=True)
     assert not takes_many(biased, list(biased.parameters()))
+    tied = MLP(4, [4], 4)
+    tied.layers[4].weight = tied.layers[1].weight
+    assert not takes_many(tied, list(tied.parameters()))
+    hooked = MLP(4, [3], 2)
+    hooked.layers[1].register_forward_hook(lambda *_: None)
+    assert not takes_many(hooked, list(hooked.parameters()))
     changed = MLP(4, [3], 2)
     changed.layers.insert(2, torch.nn.Sigmoid())
     assert not takes_many(changed, list(changed.parameters()))
