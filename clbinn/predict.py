@@ -53,13 +53,21 @@ def predict_proba(
         Probabilities (n, classes), rows summing to 1, on the device of the network.
 
     Raises:
-        ValueError: `mc_samples` negative, an unknown `average` or `batch_norm`, or one input alone to be normalised by
-            its own statistics.
+        ValueError: `mc_samples` negative, an unknown `average` or `batch_norm`, a network without the optimizer's
+            parameters, outputs of another shape than (n, classes) with at least two classes, or one input alone to be
+            normalised by its own statistics.
+        TypeError: Inputs or outputs that are not one tensor.
         RuntimeError: `sampled_params()` is open.
     """
-    return predict_log_proba(
+    log_probs = predict_log_proba(
         net, opt, x, mc_samples, average=average, batch_size=batch_size, batch_norm=batch_norm, seed=seed
-    ).exp()
+    )
+    if log_probs.shape[1] == 1:
+        raise ValueError(
+            "the network has one output, whose softmax is 1 whatever the input: give it one for each class, or hold "
+            "draws by `with opt.weights(opt.sample_weights()):` and take the sigmoid"
+        )
+    return log_probs.exp()
 
 
 @torch.no_grad()
@@ -92,11 +100,11 @@ def predict_log_proba(
         Log-probabilities (n, classes).
 
     Raises:
-        ValueError: As there, and so is RuntimeError.
+        ValueError: As there, but for one class; and so are TypeError and RuntimeError.
     """
-    _check(mc_samples, average, batch_norm, batch_size)
-    if opt.sampling:
-        raise RuntimeError("prediction inside sampled_params(): leave the block first")
+    check_choice("average", average, get_args(Average))
+    check_choice("batch_norm", batch_norm, ("running", "batch"))
+    _check(net, opt, x, mc_samples, batch_size)
     device = opt.parameters()[0].device
     noise = opt.noise if seed is None else Noise(seed, device)
     if batch_norm == "batch" and batch_norms(net):
@@ -118,7 +126,13 @@ def predict_log_proba(
 
 
 def _summable(logits: Tensor) -> Tensor:
-    """At least float32: sums of half-precision numbers, as autocast gives, are wrong by more with every draw."""
+    """(S, n, classes), at least float32: sums of half-precision numbers (autocast) are wrong by more with every draw.
+
+    Raises:
+        ValueError: Outputs of another shape.
+    """
+    if logits.dim() != 3:
+        raise ValueError(f"the network must give logits of shape (n, classes), got {tuple(logits.shape[1:])}")
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -141,8 +155,15 @@ def _outputs(
             yield (sample_logits(cast(MLP, net), batch, weights) for batch in batches)
         return
     run = net if forward is None else forward
+
+    def output(batch: Tensor | ByteInputs) -> Tensor:
+        logits = run(batch.floats() if isinstance(batch, ByteInputs) else batch)
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"the network must give one tensor of logits, got {type(logits).__name__}")
+        return logits.unsqueeze(0)
+
     for _ in _draws(opt, mc_samples, noise):
-        yield (run(b.floats() if isinstance(b, ByteInputs) else b).unsqueeze(0) for b in batches)
+        yield map(output, batches)
 
 
 def _groups_of_draws(
@@ -178,7 +199,15 @@ def estimate_batch_norm(
 
     Returns:
         The statistics, for `clbinn.nn.batch_norm.set_statistics`.
+
+    Raises:
+        ValueError: `mc_samples` negative, no inputs, or a network without the optimizer's parameters.
+        TypeError: Inputs that are not a tensor.
+        RuntimeError: `sampled_params()` is open.
     """
+    _check(net, opt, x, mc_samples, batch_size)
+    if not len(x):
+        raise ValueError("statistics can't be estimated from no inputs")
     noise = Noise(seed, opt.parameters()[0].device)
 
     def run() -> None:
@@ -200,11 +229,15 @@ def _draws(opt: BinaryOptimizer, mc_samples: int, noise: Noise) -> Iterator[int]
             yield draw
 
 
-def _check(mc_samples: int, average: str, batch_norm: str, batch_size: int) -> None:
+def _check(net: nn.Module, opt: BinaryOptimizer, x: object, mc_samples: int, batch_size: int) -> None:
     check_count("mc_samples", mc_samples, 0)
     check_count("batch_size", batch_size, 1)
-    check_choice("average", average, get_args(Average))
-    check_choice("batch_norm", batch_norm, ("running", "batch"))
+    if not isinstance(x, Tensor | ByteInputs):
+        raise TypeError(f"inputs must be one tensor (n, …), got {type(x).__name__}")
+    if {id(p) for p in net.parameters()}.isdisjoint(id(p) for p in opt.parameters()):
+        raise ValueError("the optimizer keeps no weights of this network: is it a copy? Copy both together")
+    if opt.sampling:
+        raise RuntimeError("prediction inside sampled_params(): leave the block first")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Prediction against a loop that draws, runs and averages by hand."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -173,6 +175,59 @@ def test_bad_options_are_named(pair, options, message):
     net, opt = pair
     with pytest.raises(ValueError, match=message):
         predict_proba(net, opt, torch.ones(1, 12), **options)
+
+
+class Wrapped(nn.Module):
+    """A network whose output is something else than logits (n, classes)."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.linear, self.output = nn.Linear(12, 3), output
+
+    def forward(self, x):
+        return self.output(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        (lambda out: out[:, 0], ValueError, r"logits of shape \(n, classes\), got \(5,\)"),
+        (lambda out: out.view(5, 1, 3), ValueError, r"logits of shape \(n, classes\), got \(5, 1, 3\)"),
+        (lambda out: (out, out), TypeError, "one tensor of logits, got tuple"),
+        (lambda out: out[:, :1], ValueError, "one output, whose softmax is 1"),
+    ],
+)
+@pytest.mark.parametrize("mc_samples", [0, 2])
+def test_outputs_that_are_no_logits_are_refused(output, error, message, mc_samples):
+    net = Wrapped(output)
+    opt = BayesBiNN(net.parameters(), 10, seed=0)
+    with pytest.raises(error, match=message):
+        predict_proba(net, opt, torch.ones(5, 12), mc_samples)
+    assert all((p.abs() == 1).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("call", [predict_proba, estimate_batch_norm])
+def test_what_can_not_predict_is_named(call):
+    net = MLP(12, [8], 3)
+    opt = BayesBiNN(net.parameters(), 10, init_natural=0.1, seed=0)
+    x = torch.randn(6, 12)
+    for inputs in (x.numpy(), {"x": x}, [x]):
+        with pytest.raises(TypeError, match=f"inputs must be one tensor .*, got {type(inputs).__name__}"):
+            call(net, opt, inputs)
+    with pytest.raises(ValueError, match="no weights of this network"):
+        call(copy.deepcopy(net), opt, x)
+    with pytest.raises(ValueError, match="mc_samples must be at least 0"):
+        call(net, opt, x, -1)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        call(net, opt, x, batch_size=0)
+    with opt.sampled_params(), pytest.raises(RuntimeError, match="leave the block first"):
+        call(net, opt, x, 0)
+
+
+def test_statistics_need_inputs():
+    net = MLP(12, [8], 3)
+    with pytest.raises(ValueError, match="from no inputs"):
+        estimate_batch_norm(net, BayesBiNN(net.parameters(), 10, seed=0), torch.ones(0, 12))
 
 
 @pytest.mark.parametrize("mc_samples", [0, 2])
