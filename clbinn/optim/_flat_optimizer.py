@@ -4,6 +4,7 @@ Parameters can move to another device, be replaced, grow by some rows, come and 
 with them.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -104,6 +105,12 @@ class FlatOptimizer(Optimizer):
             raise TypeError("parameters need an order: give a list, not a set")
         params = [p[1] if isinstance(p, tuple) else p for p in params]  # named parameters
         self._check([p for p in params if isinstance(p, Tensor)])
+        common = inspect.signature(type(self)).parameters.keys() - self.defaults.keys() - {"params"}
+        if unknown := sorted(common & param_group.keys()):
+            raise ValueError(
+                f"{', '.join(unknown)} can't be given for one group of {type(self).__name__}; "
+                f"its groups have {', '.join(sorted(self.defaults))}"
+            )
         super().add_param_group({**param_group, "params": params})
         try:
             self._check_group(self.param_groups[-1])

@@ -157,6 +157,24 @@ def test_a_refused_group_is_not_there():
     assert bool((q == 0).all())
 
 
+@pytest.mark.parametrize(
+    ("cls", "option", "message"),
+    [
+        (STE, {"eps": 0.5}, "eps can't be given for one group of STE; its groups have adam_eps, betas"),
+        (PMF, {"seed": 1, "eps": 0.5}, "eps, seed can't be given for one group of PMF"),
+        (bayesbinn, {"init_natural": 0.0}, "init_natural can't be given for one group of BayesBiNN"),
+    ],
+)
+def test_an_option_that_a_group_would_ignore_is_refused(cls, option, message):
+    with pytest.raises(ValueError, match=message):
+        cls([{"params": [parameter(3)]}, {"params": [parameter(3)], **option}])
+    opt = cls([parameter(3)])
+    with pytest.raises(ValueError, match=message):
+        opt.add_param_group({"params": [parameter(3)], **option})
+    opt.add_param_group({"params": [parameter(3)], "name": "head"})
+    assert len(opt.param_groups) == 2
+
+
 def test_groups_are_not_added_inside_a_block():
     opt = bayesbinn([parameter(10)])
     with opt.sampled_params(), pytest.raises(RuntimeError, match="leave the block"):
