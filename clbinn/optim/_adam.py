@@ -16,7 +16,7 @@ def check_adam(group: dict[str, Any]) -> None:
     """Raise ValueError for options of Adam that are out of range."""
     check_at_least("lr", group["lr"], 0)
     check_at_least("eps", group["adam_eps"], 0)
-    if len(group["betas"]) != 2:
+    if not isinstance(group["betas"], Sequence) or len(group["betas"]) != 2:
         raise ValueError(f"betas must be two numbers, got {group['betas']!r}")
     for beta in group["betas"]:
         check_between("betas", beta, 0, 1)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clbinn.checks import check_count
+
 __all__ = ["Noise", "log", "tanh"]
 
 # The next number in float32 after the largest magnitude of a signed 32-bit integer k: u = (k + _RANGE) / (2 _RANGE) is
@@ -40,8 +42,9 @@ class Noise:
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        self.seed = seed
-        self._bits = np.random.SFC64(seed)
+        check_count("seed", seed, 0)
+        self.seed = int(seed)  # a NumPy integer could not be loaded by torch.load(..., weights_only=True)
+        self._bits = np.random.SFC64(self.seed)
         self._device_generator: torch.Generator | None = None
         self._device_state: Tensor | None = None
         self.to(device)

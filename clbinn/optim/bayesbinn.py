@@ -16,6 +16,7 @@ task becomes the λ0 of the next: `carry_prior()`.
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -116,8 +117,9 @@ class BayesBiNN(BinaryOptimizer):
         training_weights: TrainingWeights = "relaxed",
         seed: int | None = None,
     ) -> None:
-        self._init = init_natural if isinstance(init_natural, (int, float)) else 0.0
-        self._prior = prior_natural if isinstance(prior_natural, (int, float)) else 0.0
+        init, prior = _given("init_natural", init_natural), _given("prior_natural", prior_natural)
+        self._init = init if isinstance(init, float) else 0.0
+        self._prior = prior if isinstance(prior, float) else 0.0
         check_at_least("init_natural", self._init, 0)
         if not math.isfinite(self._prior):
             raise ValueError(f"prior_natural must be finite, got {self._prior!r}")
@@ -133,10 +135,10 @@ class BayesBiNN(BinaryOptimizer):
             "step": 0,
         }
         super().__init__(params, defaults, seed)
-        if not isinstance(init_natural, (int, float)):
-            _assign("init_natural", self.natural_parameters(), init_natural)
-        if not isinstance(prior_natural, (int, float)):
-            _assign("prior_natural", self.prior_natural_parameters(), prior_natural)
+        if not isinstance(init, float):
+            _assign("init_natural", self.natural_parameters(), init)
+        if not isinstance(prior, float):
+            _assign("prior_natural", self.prior_natural_parameters(), prior)
         self.restore()
 
     def natural_parameters(self) -> list[Tensor]:
@@ -232,6 +234,15 @@ def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any]) -> 
     denominator = torch.addcmul(one, mean, mean, value=-1, out=mean).add_(group["eps"])
     numerator = torch.addcmul(one, relaxed, relaxed, value=-1).add_(group["eps"])
     return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
+
+
+def _given(name: str, value: Any) -> float | list[Any]:
+    """A number, or the tensors one by one."""
+    if isinstance(value, Real) or (isinstance(value, Tensor) and value.dim() == 0):
+        return float(value)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a number or one tensor per parameter, got {value!r}")
+    return list(value)
 
 
 def _assign(name: str, views: Sequence[Tensor], given: Sequence[Tensor]) -> None:

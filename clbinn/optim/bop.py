@@ -86,7 +86,8 @@ class Bop(BinaryOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_at_least("threshold", group["threshold"], 0)
-        if not 0 <= group["adaptivity"] <= 1:
+        check_at_least("adaptivity", group["adaptivity"], 0)
+        if group["adaptivity"] > 1:
             raise ValueError(f"adaptivity must be in [0, 1], got {group['adaptivity']!r}")
 
     def _start(self, group: dict[str, Any], flat: FlatState) -> State:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clbinn.checks import check_at_least, check_choice
+from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, State, signs
@@ -112,7 +112,7 @@ class PMF(BinaryOptimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         check_adam(group)
         check_at_least("rho", group["rho"], 1)
-        check_at_least("rho_interval", group["rho_interval"], 1)
+        check_count("rho_interval", group["rho_interval"], 1)
         check_at_least("beta_max", group["beta_max"], 1)
         check_at_least("weight_decay", group["weight_decay"], 0)
         check_choice("jacobian", group["jacobian"], GRADIENTS)

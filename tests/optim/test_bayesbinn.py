@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,6 +171,20 @@ def test_given_initial_and_prior_tensors_are_taken_as_they_are():
     assert net.weight.tolist() == [[1, -1], [1, 1]]
     with pytest.raises(ValueError, match="init_natural needs one tensor per parameter"):
         BayesBiNN(net.parameters(), 1, init_natural=[given[:1]])
+
+
+@pytest.mark.parametrize("value", [3, np.float32(3), torch.tensor(3.0)])
+def test_a_number_may_be_of_any_kind(value):
+    opt = BayesBiNN(nn.Linear(2, 2).parameters(), 1, init_natural=value, prior_natural=value)
+    assert all((v.abs() == 3).all() for v in opt.natural_parameters())
+    assert all((v == 3).all() for v in opt.prior_natural_parameters())
+
+
+@pytest.mark.parametrize("value", ["10", None])
+@pytest.mark.parametrize("name", ["init_natural", "prior_natural"])
+def test_what_is_neither_number_nor_tensors_is_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a number or one tensor per parameter, got {value!r}"):
+        BayesBiNN(nn.Linear(2, 2).parameters(), 1, **{name: value})
 
 
 def test_a_parameter_without_gradient_keeps_its_posterior():

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -197,6 +198,12 @@ def test_empty_groups():
     opt = MetaplasticAdam([{"params": [parameter(3)]}, {"params": []}], seed=0)
     opt.restart()
     assert binary(*opt.param_groups[0]["params"])
+
+
+def test_a_numpy_seed_is_saved_as_a_plain_number(tmp_path):
+    opt = STE([parameter(3)], seed=np.int64(3))
+    torch.save(opt.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["noise"]["seed"] == 3
 
 
 def test_weights_that_were_replaced_are_noticed():
