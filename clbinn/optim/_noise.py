@@ -68,7 +68,7 @@ class Noise:
         """Fills a flat tensor with draws of ln(u / (1 - u)), which is 2δ of the relaxation; all finite on a CPU."""
         if self.device.type != "cpu":
             return torch.logit(out.uniform_(generator=self._device_generator), out=out)
-        odds = out if out.dtype == torch.float32 else torch.empty(out.shape)
+        odds = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32)
         odds.copy_(self._words(out.numel()))
         against = torch.rsub(odds, _RANGE)  # 1 - u times a constant, as the sum is u
         log(odds.add_(_RANGE).div_(against))
@@ -100,5 +100,7 @@ class Noise:
             "uinteger": 0,
         }
         self._device_state = None if state["device"] is None else state["device"].cpu()
-        if self._device_generator is not None and self._device_state is not None:
-            self._device_generator.set_state(self._device_state)
+        if self._device_generator is not None:
+            self._device_generator.manual_seed(self.seed)  # where a stream that was saved on a CPU begins
+            if self._device_state is not None:
+                self._device_generator.set_state(self._device_state)

@@ -228,6 +228,25 @@ def test_noise_is_logistic_finite_and_its_own():
     assert torch.equal(2 * delta, Noise(5).logit(torch.empty(200_000)))
 
 
+def test_noise_does_not_depend_on_the_default_type():
+    expected = Noise(5).logit(torch.empty(100, dtype=torch.float64))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(Noise(5).logit(torch.empty(100, dtype=torch.float64)), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_stream_saved_on_a_cpu_goes_on_the_same_on_every_device_that_loads_it():
+    saved, draws = Noise(5).state_dict(), []
+    for seed in (1, 2):
+        noise = Noise(seed)
+        noise._device_generator = torch.Generator().manual_seed(seed)  # stands in for that of an accelerator
+        noise.load_state_dict(saved)
+        draws.append(torch.rand(3, generator=noise._device_generator))
+    assert torch.equal(*draws)
+
+
 def test_posterior_set_by_hand_is_the_one_that_predicts():
     net = nn.Linear(4, 3, bias=False)
     opt = BayesBiNN(net.parameters(), 10, init_natural=1.0, seed=0)
