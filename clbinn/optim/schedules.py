@@ -6,10 +6,13 @@ value at the start and of the number of calls, so there is nothing to accumulate
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 from torch.optim import Optimizer
+
+from clbinn.checks import check_at_least, check_positive
 
 __all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay"]
 
@@ -39,7 +42,8 @@ class Schedule:
         raise NotImplementedError
 
     def step(self) -> None:
-        """Move on by one."""
+        """Move on by one; a group that was added since starts at the value that it was given."""
+        self.starts += [float(group[self.key]) for group in self.optimizer.param_groups[len(self.starts) :]]
         self.count += 1
         self._apply()
 
@@ -48,7 +52,14 @@ class Schedule:
         return {"starts": list(self.starts), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; sets the value in the groups."""
+        """Go on from a saved state; sets the value in the groups.
+
+        Raises:
+            ValueError: it is of another number of groups.
+        """
+        if len(state["starts"]) != len(self.optimizer.param_groups):
+            groups = len(self.optimizer.param_groups)
+            raise ValueError(f"the schedule was saved for {len(state['starts'])} parameter groups, there are {groups}")
         self.starts, self.count = [float(start) for start in state["starts"]], int(state["count"])
         self._apply()
 
@@ -65,12 +76,13 @@ class CosineDecay(Schedule):
     Args:
         optimizer: as in `Schedule`.
         total: T, at least 1; the value stays at `end` afterwards.
-        end: α_T.
+        end: α_T ≥ 0.
         key: as in `Schedule`.
     """
 
     def __init__(self, optimizer: Optimizer, total: int, end: float = 1e-16, key: str = "lr") -> None:
         super().__init__(optimizer, key)
+        check_at_least("end", end, 0)
         self.total, self.end = _positive("total", total), end
 
     def value(self, start: float, t: int) -> float:
@@ -96,6 +108,7 @@ class ExponentialDecay(Schedule):
 
     def __init__(self, optimizer: Optimizer, total: int, end: float, key: str = "lr") -> None:
         super().__init__(optimizer, key)
+        check_at_least("end", end, 0)
         if not end > 0 or not all(start > 0 for start in self.starts):
             raise ValueError(f"an exponential decay needs {key} > 0 at the start and at the end; the end is {end}")
         self.total, self.end = _positive("total", total), end
@@ -118,10 +131,9 @@ class StepDecay(Schedule):
 
     def __init__(self, optimizer: Optimizer, factor: float, every: int | Sequence[int], key: str = "lr") -> None:
         super().__init__(optimizer, key)
-        if not factor > 0:
-            raise ValueError(f"factor must be above 0; it is {factor}")
+        self.every = sorted(every) if isinstance(every, Iterable) else _positive("every", every)
+        check_positive("factor", factor)
         self.factor = factor
-        self.every = _positive("every", every) if isinstance(every, int) else sorted(every)
 
     def value(self, start: float, t: int) -> float:
         """See `Schedule.value`."""
@@ -129,7 +141,7 @@ class StepDecay(Schedule):
         return float(start * self.factor**drops)
 
 
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
         raise ValueError(f"{name} must be a whole number, 1 or more; it is {value!r}")
-    return value
+    return int(value)

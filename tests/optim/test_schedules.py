@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -69,13 +70,35 @@ def test_a_loaded_state_goes_on():
     assert walk(two, second, 3) == walk(one, first, 3)
 
 
+def test_a_group_that_is_added_later_joins_in():
+    opt = optimizer(1.0)
+    schedule = StepDecay(opt, 0.1, every=2)
+    walk(schedule, opt, 3)
+    opt.add_param_group({"params": [nn.Parameter(torch.zeros(2))], "lr": 3.0})
+    schedule.step()
+    assert [group["lr"] for group in opt.param_groups] == pytest.approx([0.01, 0.03])
+    with pytest.raises(ValueError, match="saved for 2 parameter groups, there are 1"):
+        CosineDecay(optimizer(), 10).load_state_dict(schedule.state_dict())
+
+
+def test_numpy_integers_are_whole_numbers():
+    opt = optimizer(1.0)
+    assert walk(CosineDecay(opt, np.int64(2), 0.0), opt, 2) == pytest.approx([1, 0.5, 0])
+    opt = optimizer(1.0)
+    assert walk(StepDecay(opt, 0.5, np.int64(2)), opt, 2) == [1, 1, 0.5]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: CosineDecay(optimizer(), 0), "total"),
         (lambda: CosineDecay(optimizer(), 5, key="adaptivity"), "adaptivity"),
         (lambda: ExponentialDecay(optimizer(), 5, 0.0), "> 0"),
+        (lambda: CosineDecay(optimizer(), 5, "1e-16"), "end must be finite and at least 0, got '1e-16'"),
+        (lambda: ExponentialDecay(optimizer(), 5, "1e-16"), "end must be finite and at least 0, got '1e-16'"),
         (lambda: StepDecay(optimizer(), 0.0, every=1), "factor"),
+        (lambda: StepDecay(optimizer(), "0.1", every=1), "factor must be positive and finite, got '0.1'"),
+        (lambda: StepDecay(optimizer(), 0.1, every=2.5), "every must be a whole number"),
         (lambda: StepDecay(optimizer(), 0.1, every=True), "every"),
         (lambda: StepDecay(STE([nn.Parameter(torch.ones(2))]), math.inf, every=-1), "every"),
     ],
