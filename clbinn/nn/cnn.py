@@ -55,6 +55,10 @@ class CNN(nn.Module):
         channels, height, width = _checked_shape(input_shape, len(blocks))
         if order not in ("relu_norm", "norm_relu"):
             raise ValueError(f"order must be relu_norm or norm_relu; it is {order!r}")
+        if last not in ("norm", "bias"):
+            raise ValueError(f"last must be norm or bias; it is {last!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); it is {dropout!r}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the image's size; it is {kernel_size}")
         layers: list[nn.Module] = []

@@ -17,4 +17,5 @@ def two_moons(input_shape: Sequence[int] = (2,), out_features: int = 1, hidden: 
 
 def snelson(input_shape: Sequence[int] = (1,), out_features: int = 1, hidden: Sequence[int] = (64, 64)) -> nn.Module:
     """Snelson's regression: as `two_moons`, with a batch normalisation without gain and bias at the end."""
-    return nn.Sequential(two_moons(input_shape, out_features, hidden), nn.BatchNorm1d(1, 1e-4, 0.15, affine=False))
+    norm = nn.BatchNorm1d(out_features, 1e-4, 0.15, affine=False)
+    return nn.Sequential(two_moons(input_shape, out_features, hidden), norm)

@@ -64,6 +64,8 @@ def test_no_gain_and_bias_and_the_momentum():
         (lambda: CNN((3, 4, 4), 10), "too small"),
         (lambda: CNN((3, 32, 32), 10, order="other"), "order"),
         (lambda: CNN((3, 32, 32), 10, kernel_size=4), "odd"),
+        (lambda: CNN((3, 32, 32), 10, last="bais"), "last must be norm or bias"),
+        (lambda: CNN((3, 32, 32), 10, dropout=1.0), r"dropout must be in \[0, 1\)"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):
