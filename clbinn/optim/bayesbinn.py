@@ -149,14 +149,19 @@ class BayesBiNN(BinaryOptimizer):
         """λ0 of every parameter, in parameter order: views, not copies."""
         return self._named("prior_natural")
 
-    def carry_prior(self, params: Iterable[Tensor] | None = None) -> None:
+    def carry_prior(self, params: Tensor | Iterable[Tensor] | None = None) -> None:
         """λ0 ← λ, bit for bit: the next task starts from what this one learned. λ itself stays.
 
         Args:
             params: The parameters that it is done for; None is all. A head that was never trained keeps its λ0.
+
+        Raises:
+            ValueError: One that the optimizer does not have.
         """
         self._synchronise()
-        wanted = None if params is None else {id(p) for p in params}
+        wanted = None if params is None else {id(p) for p in ([params] if isinstance(params, Tensor) else params)}
+        if wanted and not wanted <= {id(p) for p in self.parameters()}:
+            raise ValueError("carry_prior() was given a parameter that is not the optimizer's")
         for flat in self._flat:
             entries = flat.entries()
             for position, p in enumerate(flat.params):

@@ -1,5 +1,6 @@
 """BayesBiNN against a literal reference from the equations, and against an enumerated posterior."""
 
+import copy
 import math
 
 import numpy as np
@@ -261,6 +262,10 @@ def test_only_what_was_learned_is_carried():
     first, second = opt.prior_natural_parameters()
     assert torch.equal(first, opt.natural_parameters()[0])
     assert not second.any()
+    opt.carry_prior(net[1].weight)
+    assert torch.equal(second, opt.natural_parameters()[1])
+    with pytest.raises(ValueError, match="a parameter that is not the optimizer's"):
+        opt.carry_prior(copy.deepcopy(net).parameters())
 
 
 def test_weights_of_a_group_that_comes_later_are_binary_at_once():
