@@ -1,6 +1,7 @@
 """From benchmarks/results: benchmarks/README.md, the main README's table and figure, the docs' measured rows."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,18 +26,27 @@ run than a recipe has, the column Protocol says so.
 """
 
 
-SHOWN = ("joint", "bayesbinn_tuned_batch", "vcl", "ewc_online", "bayesbinn_tuned", "bayesbinn", "naive", "ste")
+PICTURES = {  # few methods of a stream, for the main README
+    "comparison": (
+        "permuted_mnist",
+        ("joint", "bayesbinn_tuned_batch", "vcl", "ewc_online", "bayesbinn_tuned", "bayesbinn", "naive", "ste"),
+    ),
+    "comparison_10": (
+        "permuted_mnist_10",
+        ("joint", "bayesbinn_tuned_batch", "ewc_online", "replay", "bayesbinn_tuned", "si", "mas", "naive", "ste"),
+    ),
+}
 
 
-def picture(path: Path) -> None:
-    """The average accuracy after each task, of few methods."""
+def picture(path: Path, stream: str, methods: Sequence[str]) -> None:
+    """The average accuracy after each task."""
     path.parent.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder:
-        for method in SHOWN:
-            for runs in (RESULTS / "permuted_mnist").glob(f"{method}-????????"):
-                shutil.copytree(runs, Path(folder) / "permuted_mnist" / runs.name)
+        for method in methods:
+            for runs in (RESULTS / stream).glob(f"{method}-????????"):
+                shutil.copytree(runs, Path(folder) / stream / runs.name)
         report.build(Path(folder))
-        shutil.copy(Path(folder) / "permuted_mnist" / "average_accuracy.png", path)
+        shutil.copy(Path(folder) / stream / "average_accuracy.png", path)
 
 
 def main() -> None:
@@ -48,7 +58,8 @@ def main() -> None:
     measured = streams(find_runs(RESULTS))
     write_tables(measured, HERE.parent / "README.md")
     write_measured(measured, load_targets(HERE / "targets.csv"), docs / "methods" / "measured")
-    picture(docs / "images" / "comparison.png")
+    for name, (stream, methods) in PICTURES.items():
+        picture(docs / "images" / f"{name}.png", stream, methods)
     for made in RESULTS.rglob("*"):  # figures and pages are made again from the folders: only these are kept
         if made.suffix in (".html", ".svg", ".png") or made.name in ("report.md", "summary.csv"):
             made.unlink()

@@ -105,6 +105,7 @@ class FlatOptimizer(Optimizer):
             raise TypeError("parameters need an order: give a list, not a set")
         params = [p[1] if isinstance(p, tuple) else p for p in params]  # named parameters
         self._check([p for p in params if isinstance(p, Tensor)])
+        _check_devices([p for p in [*self.parameters(), *params] if isinstance(p, Tensor)])
         common = inspect.signature(type(self)).parameters.keys() - self.defaults.keys() - {"params"}
         if unknown := sorted(common & param_group.keys()):
             raise ValueError(
@@ -154,6 +155,7 @@ class FlatOptimizer(Optimizer):
             )
         ):
             return
+        _check_devices(self.parameters())
         known = {p: entry for flat in self._flat for p, entry in zip(flat.params, flat.entries(), strict=True)}
         self._flat = []
         for group in self.param_groups:
@@ -198,8 +200,12 @@ class FlatOptimizer(Optimizer):
             raise TypeError(
                 f"parameters of one group must have one type, got {sorted(kinds)}: call .float() on the module"
             )
-        if len({p.device for p in params}) > 1:
-            raise ValueError("parameters of one group must be on one device: make one group for each device")
+
+
+def _check_devices(params: Sequence[Tensor]) -> None:
+    """Raise for parameters on several devices: the random stream serves one."""
+    if len(devices := {str(p.device) for p in params}) > 1:
+        raise ValueError(f"parameters on {' and '.join(sorted(devices))}: make one optimizer for each device")
 
 
 def _in_place(flat: FlatState) -> bool:

@@ -316,3 +316,15 @@ def test_a_frozen_parameter_stays(name):
     train(net, opt, 3)
     after = opt.state_dict()["state"][0]
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_parameters_on_several_devices_are_refused(name):
+    cls, options, _ = OPTIMIZERS[name]
+    here, elsewhere = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, device="meta"))
+    with pytest.raises(ValueError, match="parameters on cpu and meta: make one optimizer for each device"):
+        cls([{"params": [here]}, {"params": [elsewhere]}], **options)
+    opt = cls([here], **options)
+    with pytest.raises(ValueError, match="one optimizer for each device"):
+        opt.add_param_group({"params": [elsewhere]})
+    assert opt.parameters() == [here]
