@@ -1,5 +1,6 @@
 """BayesBiNN in Avalanche: the prior of each task is the λ learned on the task before."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -118,7 +119,7 @@ class BayesBiNN(Naive):
             lr_end,
             "experience" if from_experience else "optimizer",
             binary,
-            lambda params: torch.optim.Adam(params, lr=real_lr),
+            functools.partial(torch.optim.Adam, lr=real_lr),
             seed,
         )
         super().__init__(

@@ -8,6 +8,7 @@ so closer to a flip of w, is made smaller the farther h is from 0:
     h ← h - lr · (1 - tanh²(m_meta |h|)) · d              where sign(h) m > 0
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -141,7 +142,7 @@ class SynapticMetaplasticity(Naive):
         plugin = BayesBiNNPlugin(
             mc_samples=0,
             batch_norm=batch_norm,
-            real_optimizer=lambda params: torch.optim.Adam(params, lr=lr),
+            real_optimizer=functools.partial(torch.optim.Adam, lr=lr),
             seed=seed,
         )
         super().__init__(model=model, optimizer=optimizer, plugins=[*(plugins or ()), plugin], seed=seed, **strategy)

@@ -166,6 +166,10 @@ class VCL(Naive):
         for layer in learned_layers(self.model):
             layer.carry_prior()
 
+    def _train_cleanup(self) -> None:
+        super()._train_cleanup()
+        self._logits = None  # a part of a graph, which can't be copied
+
     def _fit_means(self) -> None:
         """Maximum likelihood on the first task, without noise."""
         means = [mean for layer in gaussian_layers(self.model).values() for _, mean in layer.means()]
