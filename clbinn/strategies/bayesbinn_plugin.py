@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.utils import _at_task_boundary
@@ -24,6 +23,7 @@ from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
+from clbinn.strategies._parts import whole_experience
 from clbinn.strategies._resident import resident_inputs
 
 __all__ = ["BatchNorm", "BayesBiNNPlugin", "cosine", "is_weight"]
@@ -133,8 +133,8 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self.carry_prior and self.tasks_trained and isinstance(optimizer, optim.BayesBiNN):
             optimizer.carry_prior([p for name, p in self._binary.items() if name in self._learned])
         if self.num_data == "experience":
-            parted = isinstance(strategy.experience, OnlineCLExperience) and strategy.experience.access_task_boundaries
-            data = strategy.experience.origin_experience.dataset if parted else strategy.adapted_dataset
+            whole = whole_experience(strategy.experience)
+            data = strategy.adapted_dataset if whole is strategy.experience else whole.dataset
             for group in optimizer.param_groups:
                 group["num_data"] = len(data)
         self._epochs, self._parts = strategy.train_epochs, 1
@@ -194,7 +194,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             return
         self.tasks_trained += 1
         if self.batch_norm == "task":
-            self._task_statistics[strategy.experience.current_experience] = self._estimate(strategy)
+            self._task_statistics[whole_experience(strategy.experience).current_experience] = self._estimate(strategy)
 
     # --- evaluation ------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         if strategy.optimizer.sampling:
             strategy.optimizer.restore()
         self._follow(strategy)
-        statistics = self._task_statistics.get(strategy.experience.current_experience)
+        statistics = self._task_statistics.get(whole_experience(strategy.experience).current_experience)
         if statistics is not None:
             self._running = get_statistics(strategy.model)
             set_statistics(strategy.model, statistics)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clbinn.errors import UserError
 from clbinn.optim._binary import BinaryOptimizer
+from clbinn.strategies._parts import whole_experience
 from clbinn.strategies.bayesbinn_plugin import BayesBiNNPlugin
 from clbinn.strategies.naive import Naive
 
@@ -39,7 +40,7 @@ class PerTaskPlugin(SupervisedPlugin):  # type: ignore[misc]
         for plugin in strategy.plugins:
             if isinstance(plugin, BayesBiNNPlugin):
                 plugin.claim(strategy)
-        task = strategy.experience.current_experience
+        task = whole_experience(strategy.experience).current_experience
         if task == self.task:
             return
         self.task = task
@@ -52,12 +53,12 @@ class PerTaskPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Keep the task's network."""
-        self.learned[strategy.experience.current_experience] = _take(strategy)
+        self.learned[whole_experience(strategy.experience).current_experience] = _take(strategy)
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Bring in the network of the task at hand."""
         self.after_eval_exp(strategy)  # an exception may have left the last one open
-        task = strategy.experience.current_experience
+        task = whole_experience(strategy.experience).current_experience
         if task in self.learned:
             self._present = _take(strategy)
             _put(strategy, self.learned[task])

@@ -78,6 +78,12 @@ def test_an_online_stream_with_boundaries_is_one_task_for_each_experience(make_s
     assert plugin_of(learner).tasks_trained == 2
 
 
+def test_the_statistics_of_parts_are_their_tasks(make_stream):
+    stream, learner = make_stream(2), strategy(MLP(12, [16], 3), batch_norm="task")
+    learner.train(split_online_stream(stream.train_stream, 20, access_task_boundaries=True))
+    assert set(plugin_of(learner).state_dict()["task_statistics"]) == {0, 1}, "the numbers that the test sets have"
+
+
 def test_frozen_layers_stay_as_they_are(make_stream):
     net = MLP(12, [16], 3, norm="layer")
     net.layers[1].weight.requires_grad_(False)

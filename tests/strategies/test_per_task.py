@@ -1,6 +1,7 @@
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.models import IncrementalClassifier
 from avalanche.training import Naive as AvalancheNaive
@@ -114,6 +115,21 @@ def test_heads_of_later_tasks_are_learned_beside_the_posteriors_of_earlier_ones(
     strategy._before_eval_iteration = lambda **_: held.append(strategy.optimizer.natural_parameters()[0].clone())
     assert min(evaluate(strategy, experience)[1] for experience in stream.test_stream) > 0.8
     assert torch.equal(held[0], posterior)
+
+
+def test_the_parts_of_an_experience_are_one_task(make_net, make_stream, listen):
+    strategy, starts = PerTask(model=make_net(), **OPTIONS), []
+    initial = torch.cat([p.detach().flatten() for p in strategy.model.parameters()])
+
+    def note():
+        if strategy.clock.train_exp_epochs == 0:
+            starts.append(torch.equal(torch.cat([p.detach().flatten() for p in strategy.model.parameters()]), initial))
+
+    listen(strategy, "before_training_epoch", note)
+    strategy.train(split_online_stream(make_stream(2).train_stream, 20, access_task_boundaries=True))
+    assert starts == [True, False, False] * 2
+    plugin = next(plugin for plugin in strategy.plugins if isinstance(plugin, PerTaskPlugin))
+    assert list(plugin.learned) == [0, 1], "by the numbers that the test sets have"
 
 
 class Growing(nn.Module):
