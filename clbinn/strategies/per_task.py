@@ -46,6 +46,7 @@ class PerTaskPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.task = task
         if self.initial:
             _put(strategy, self.initial)
+            strategy.model = strategy.model_adaptation()  # which units a task uses is no part of the start
             if not isinstance(strategy.optimizer, BinaryOptimizer):
                 strategy.optimizer.state.clear()
         else:

@@ -3,7 +3,7 @@ import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
-from avalanche.models import IncrementalClassifier
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier, MultiTaskModule
 from avalanche.training import Naive as AvalancheNaive
 from torch import nn
 
@@ -115,6 +115,27 @@ def test_heads_of_later_tasks_are_learned_beside_the_posteriors_of_earlier_ones(
     strategy._before_eval_iteration = lambda **_: held.append(strategy.optimizer.natural_parameters()[0].clone())
     assert min(evaluate(strategy, experience)[1] for experience in stream.test_stream) > 0.8
     assert torch.equal(held[0], posterior)
+
+
+class Masked(MultiTaskModule):
+    """Avalanche's heads, which know the units that their task uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = MultiHeadClassifier(12, 3)
+
+    def forward(self, x, task_labels):
+        return self.classifier(x, task_labels)
+
+
+def test_heads_that_an_evaluation_made_before_training_are_learned(make_stream, evaluate):
+    strategy, stream = PerTask(model=Masked(), lr=1e-1, **OPTIONS), make_stream(3, labelled=True)
+    for experience in (*stream.train_stream, *stream.test_stream):
+        experience.classes_in_this_experience = [0, 1, 2]  # Avalanche's heads can't use its sets
+    strategy.eval(stream.test_stream)
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    assert min(evaluate(strategy, experience)[1] for experience in stream.test_stream) > 0.8
 
 
 def test_the_parts_of_an_experience_are_one_task(make_net, make_stream, listen):
