@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from avalanche.core import BaseSGDPlugin, SupervisedPlugin
+from avalanche.evaluation import PluginMetric
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 
@@ -16,18 +17,23 @@ _MOMENTS = tuple(f"{when}_{stage}" for stage in _STAGES for when in ("before", "
 def listeners(plugins: list[Any], moment: str) -> list[Callable[..., Any]]:
     """The plugins' methods for a moment, in order, less those that do nothing.
 
-    Left out are methods inherited from Avalanche's empty base classes, and evaluation plugins without metrics and
-    loggers, which copy the experience at every call.
+    Left out are methods inherited from Avalanche's empty base classes, and evaluation plugins without loggers whose
+    metrics don't listen: they copy the experience at every call.
     """
-    idle = {vars(base)[moment] for base in (BaseSGDPlugin, SupervisedPlugin) if moment in vars(base)}
-    found = []
-    for plugin in plugins:
-        if isinstance(plugin, EvaluationPlugin) and not plugin.metrics and not plugin.loggers:
-            continue
-        own = moment in vars(plugin)
-        if own or (hasattr(plugin, moment) and getattr(type(plugin), moment, None) not in idle):
-            found.append(getattr(plugin, moment))
-    return found
+    return [getattr(plugin, moment) for plugin in plugins if _listens(plugin, moment)]
+
+
+def _listens(plugin: Any, moment: str) -> bool:
+    if not isinstance(plugin, EvaluationPlugin):
+        return _has_own(plugin, moment, BaseSGDPlugin, SupervisedPlugin)
+    own = moment in vars(plugin) or hasattr(type(plugin), moment)
+    return own or bool(plugin.loggers) or any(_has_own(metric, moment, PluginMetric) for metric in plugin.metrics)
+
+
+def _has_own(part: Any, moment: str, *empty: type) -> bool:
+    """Whether a plugin or metric has a method for a moment that is not one of these empty base classes'."""
+    idle = [vars(base)[moment] for base in empty if moment in vars(base)]
+    return moment in vars(part) or (hasattr(part, moment) and getattr(type(part), moment, None) not in idle)
 
 
 def _overrides(strategy: Any, moment: str) -> bool:

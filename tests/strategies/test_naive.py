@@ -1,10 +1,17 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
+from avalanche.logging import BaseLogger
 from avalanche.training import Naive as AvalancheNaive
+from avalanche.training.plugins import EvaluationPlugin
 
 from clbinn import benchmarks
 from clbinn.errors import UserError
 from clbinn.nn import MLP
+from clbinn.strategies._loop import listeners
 from clbinn.strategies.naive import Naive
 
 OPTIONS = {"evaluator": None, "train_mb_size": 20, "train_epochs": 2}
@@ -48,6 +55,49 @@ def test_a_subclass_may_act_at_any_moment_as_in_avalanche(moment, make_net, make
     listen(strategy, moment, lambda: heard.append("plugin"))
     strategy.train(make_stream().train_stream[0])
     assert heard == ["strategy", "plugin"] * 6
+
+
+class Heard(PluginMetric):
+    """Tells its moments, and listens to one."""
+
+    def __init__(self, moment):
+        super().__init__()
+        self.moments = []
+        setattr(self, moment, lambda strategy: self.moments.append(moment))
+
+    def result(self):
+        return None
+
+    def reset(self):
+        pass
+
+
+@pytest.mark.parametrize("loggers", [[], [BaseLogger()]], ids=["no logger", "logger"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_evaluator_is_called_where_its_metrics_or_loggers_listen(moment, loggers):
+    metric = Heard(moment)
+    evaluator = EvaluationPlugin(metric, loggers=loggers)
+    for when in MOMENTS:
+        found = listeners([evaluator], when)
+        assert len(found) == (when == moment or len(loggers))
+        for listener in found:
+            listener(SimpleNamespace(experience=None))
+    assert metric.moments == [moment]
+
+
+def test_metrics_without_loggers_are_avalanches_own(make_net, make_stream):
+    results = []
+    for kind in (Naive, AvalancheNaive):
+        model = make_net()
+        metrics = accuracy_metrics(minibatch=True, epoch=True), loss_metrics(epoch_running=True, experience=True)
+        evaluator = EvaluationPlugin(*metrics, loggers=[])
+        strategy = kind(
+            model=model, optimizer=torch.optim.Adam(model.parameters()), **{**OPTIONS, "evaluator": evaluator}
+        )
+        trained(strategy, make_stream())
+        results.append(evaluator.get_all_metrics())
+    assert results[0]
+    assert results[0] == results[1]
 
 
 def test_the_default_optimizer_starts_afresh_at_each_task(make_net, make_stream):
