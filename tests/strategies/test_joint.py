@@ -1,5 +1,8 @@
+import pytest
 import torch
+from avalanche.benchmarks.scenarios.online import split_online_stream
 
+from clbinn.errors import UserError
 from clbinn.strategies.joint import Joint
 
 
@@ -16,3 +19,9 @@ def test_each_task_trains_on_all_data_so_far(make_net, make_stream, evaluate, li
     assert torch.equal(everything, torch.stack(expected))
     training = [evaluate(strategy, experience)[1] for experience in stream.train_stream]
     assert min(training) > 0.9
+
+
+def test_a_stream_that_can_be_read_only_once_is_refused(make_net, make_stream):
+    strategy = Joint(model=make_net(), evaluator=None)
+    with pytest.raises(UserError, match="only once"):
+        strategy.train(split_online_stream(make_stream().train_stream, 20))
