@@ -145,6 +145,7 @@ class VCL(Naive):
         for name, layer in gaussian_layers(model).items():
             if name in before and layer is not before[name]:
                 put_values(layer, before[name].state_dict())
+            layer.draw = self.draw  # a copy of the network, as GDumb trains, has another
         grown: nn.Module = model.to(self.device)
         return grown
 

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from avalanche.models import MultiHeadClassifier, MultiTaskModule
+from avalanche.training.plugins import GDumbPlugin
 
 from clbinn.errors import UserError
 from clbinn.nn import MLP
@@ -224,6 +225,12 @@ def test_training_goes_on_in_its_mode_after_an_evaluation_with_coresets(make_vcl
     listen(strategy, "before_forward", lambda: modes.append(strategy.model.training))
     strategy.train(stream.train_stream[0], eval_streams=[stream.test_stream])
     assert modes == [True] * 9
+
+
+def test_a_copy_of_the_network_takes_its_place(make_vcl, make_stream):
+    strategy = make_vcl(train_epochs=1, plugins=[GDumbPlugin(30)])
+    strategy.train(make_stream().train_stream)
+    assert all(layer.draw is strategy.draw for layer in gaussian_layers(strategy.model).values())
 
 
 def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
