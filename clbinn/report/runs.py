@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
+
+from clbinn import yaml_source
+from clbinn.errors import RecipeError
 
 __all__ = ["Matrix", "Run", "find_runs", "read_matrix", "read_run"]
 
@@ -54,9 +56,13 @@ class Run:
     def number(self, key: str) -> float:
         """A number of summary.json; NaN when it is missing, not a number, or infinite."""
         value = self.summary.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return math.nan
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            return math.nan
+        return number if math.isfinite(number) else math.nan
 
     def setting(self, key: str) -> Any:
         """A setting by its dotted name: of the summary, else of the strategy's recipe, or `benchmark.…`; or None."""
@@ -142,8 +148,9 @@ def _mapping(text: str, path: Path, faults: list[str]) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError):
+        # YAML as recipes use it: a stranger's anchors would explode, or bite their own tail
+        value = json.loads(text) if path.suffix == ".json" else yaml_source.parse(text, path.name).data
+    except (ValueError, RecursionError, RecipeError):
         faults.append(f"{path.name} can't be read")
         return {}
     if not isinstance(value, dict):

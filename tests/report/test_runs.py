@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from clbinn.report.runs import find_runs, read_matrix, read_run
 
+BOMB = "benchmark:\n  a0: &a0 [x]\n" + "".join(f"  a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]\n" for i in range(1, 20))
+
 
 def test_reads_a_finished_run(make_run, made_up):
     run = read_run(make_run("ewc", 3, digest="00ff00ff"))
@@ -27,8 +29,8 @@ def test_reads_a_finished_run(make_run, made_up):
 
 
 def test_numbers_that_are_none_are_nan(make_run):
-    run = read_run(make_run(nll=None, ece="low", brier=True))
-    assert np.isnan([run.number("nll"), run.number("ece"), run.number("brier"), run.number("absent")]).all()
+    run = read_run(make_run(nll=None, ece="low", brier=True, memory_bytes=10**400))
+    assert np.isnan([run.number(key) for key in ("nll", "ece", "brier", "memory_bytes", "absent")]).all()
 
 
 def test_finds_all_runs_from_any_level(make_run, tmp_path):
@@ -78,6 +80,8 @@ def test_a_torn_last_event_is_passed_over(make_run):
         ("summary.json", "[1, 2]"),
         ("recipe.yaml", "a: [1"),
         ("recipe.yaml", "a: !!python/object/apply:os.system ['true']"),
+        ("recipe.yaml", "benchmark: &a\n  name: x\n  again: *a\n"),
+        ("recipe.yaml", BOMB),
         ("environment.json", "null and void"),
         ("accuracy_matrix.csv", "what,is,this\n1,2,3\n"),
         ("accuracy_matrix.csv", "trained_task,test_task_1\n0,0.1\n7,0.9\n"),
@@ -91,6 +95,13 @@ def test_damage_is_a_status_and_never_an_exception(make_run, name, content):
     assert run.status == "damaged"
     assert name in run.note
     assert (run.strategy, run.seed) == ("bayesbinn", 0)
+    assert len(run.stream) < 1000
+
+
+def test_keys_of_a_recipe_are_words(make_run):
+    folder = make_run()
+    (folder / "recipe.yaml").write_text("benchmark: {1: x, name: y}\n")
+    assert read_run(folder).stream == '{"1": "x", "name": "y"}'
 
 
 @given(
