@@ -56,6 +56,17 @@ def test_a_failed_run_lets_the_others_finish(kit, tmp_path):
     assert results[1].users_mistake
 
 
+def test_workers_import_nothing_from_the_working_folder(kit, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    for name in ("csv", "of_a_stranger"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.ran', 'w')")
+    strategy = kit.plain(model={"kind": "of_a_stranger:Net"})
+    with pytest.raises(UserError, match="No module named 'of_a_stranger'"):
+        run_grid(kit.stream(), [strategy], [0], out=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*.ran"))
+
+
 def test_a_process_that_dies_is_reported_and_replaced(kit, tmp_path):
     results = []
 

@@ -122,7 +122,7 @@ class _Slot:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # what we can import, it can
         return subprocess.Popen(
-            [sys.executable, "-m", "clbinn.experiments.engines.worker"],
+            [sys.executable, "-P", "-m", "clbinn.experiments.engines.worker"],  # no import from the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
