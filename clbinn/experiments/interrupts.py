@@ -22,7 +22,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Remembers that a signal came. Its handlers stand only inside `listen()`."""
+    """Remembers that a signal came. Its handlers stand only inside `listen()`.
+
+    Attributes:
+        patient: Whether a second signal is as the first. So it is in a worker process, which may be told twice to save
+            and leave: by a scheduler that tells every process, and by the process that started it.
+    """
+
+    patient = False
 
     def __init__(self) -> None:
         self._signal: int | None = None
@@ -37,8 +44,9 @@ class Interrupts:
 
         def note(number: int, _frame: FrameType | None) -> None:
             self._signal = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if not self.patient:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
         try:
             for number in before:

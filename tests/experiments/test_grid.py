@@ -10,6 +10,7 @@ import pytest
 
 from clbinn.errors import UserError
 from clbinn.experiments import grid, job
+from clbinn.experiments.engines import local
 from clbinn.experiments.grid import run_grid
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
@@ -83,6 +84,47 @@ def test_a_process_that_dies_is_reported_and_replaced(kit, tmp_path):
     thread.join()
     assert [r.status for r in results] == ["failed", "done"]
     assert "ended by signal SIGKILL; the same command goes on with it" in results[0].message
+
+
+def test_a_process_that_is_stopped_alone_saves_and_counts_as_failed(kit, tmp_path):
+    slow = kit.strategy("bayesbinn", *SLOW_RUN)
+    path = run_path(tmp_path, kit.stream(), slow, 0)
+
+    def stop():
+        while not (path / "events.jsonl").exists() or b"epoch" not in (path / "events.jsonl").read_bytes():
+            time.sleep(0.01)
+        for _ in range(2):  # as by a scheduler, and by the process that started it
+            os.kill(int((path / ".lock").read_text()), signal.SIGTERM)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    results = run_grid(kit.stream(), [slow, kit.plain()], [0], out=tmp_path, progress=False)
+    thread.join()
+    assert [r.status for r in results] == ["failed", "done"]
+    assert "stopped; the same command goes on from here" in results[0].message
+    last = json.loads((path / "events.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["status"]) == ("end", "interrupted")
+    assert (path / "checkpoint.pt").exists()
+
+
+def test_last_words_in_any_encoding(kit, tmp_path, monkeypatch):
+    (tmp_path / "last_words.py").write_text("import os\nos.write(2, b'caf\\xe9')\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    [result] = run_grid(kit.stream(), [kit.plain(model={"kind": "last_words:Net"})], [0], out=tmp_path, progress=False)
+    assert (result.status, "with status 3" in result.message, "caf\ufffd" in result.message) == ("failed", True, True)
+
+
+def test_stop_reaches_a_process_that_is_being_started(kit, tmp_path, monkeypatch):
+    start = local._Slot._start
+    monkeypatch.setattr(local._Slot, "_start", lambda slot: time.sleep(0.5) or start(slot))
+    slow = kit.strategy("bayesbinn", *SLOW_RUN)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(Interrupted, match="1 of 1 runs to go"):
+        run_grid(kit.stream(), [slow], [0], out=tmp_path, progress=False)
+    timer.join()
+    assert not (run_path(tmp_path, kit.stream(), slow, 0) / "summary.json").exists()
 
 
 def test_mistake_in_every_run_is_told_once(kit, tmp_path):

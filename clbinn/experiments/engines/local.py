@@ -50,7 +50,10 @@ class LocalEngine:
                 if item is None:
                     working -= 1
                 elif item[1]["event"] == "result":
-                    yield item[0].ended(item[1]["status"], item[1]["message"], item[1]["users_mistake"])
+                    status = item[1]["status"]
+                    if status == "interrupted" and not interrupts.pending:  # somebody stopped this process alone
+                        status = "failed"
+                    yield item[0].ended(status, item[1]["message"], item[1]["users_mistake"])
                 else:
                     board.event(item[0].name, item[1])
         finally:
@@ -64,13 +67,16 @@ class _Slot:
     def __init__(self, waiting: "deque[Job]", news: "queue.SimpleQueue[tuple[Job, dict[str, Any]] | None]") -> None:
         self._waiting, self._news = waiting, news
         self._process: subprocess.Popen[str] | None = None
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the slot)
+        self._stopped = False
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the slot)
         threading.Thread(target=self._work, daemon=True).start()
 
     def stop(self) -> None:
         """Ask the run to save and leave."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the process, if it is still there."""
@@ -101,6 +107,8 @@ class _Slot:
         if self._process is None:
             self._process = self._start()
         process = self._process
+        if self._stopped:  # while it was being started
+            process.send_signal(signal.SIGTERM)
         assert process.stdin is not None  # noqa: S101 (both are pipes)
         assert process.stdout is not None  # noqa: S101
         try:
@@ -110,6 +118,8 @@ class _Slot:
                 event = json.loads(line)
                 self._news.put((job, event))
                 if event["event"] == "result":
+                    if event["status"] == "interrupted":  # it takes no other
+                        self._close()
                     return
         except (OSError, ValueError):
             pass
@@ -133,7 +143,8 @@ class _Slot:
 
     def _died(self, job: Job, status: int) -> dict[str, Any]:
         if status == -signal.SIGTERM:
-            return {"event": "result", "status": "interrupted", "message": "", "users_mistake": False}
+            message = f"{job.path}: its process was stopped; the same command goes on with it"
+            return {"event": "result", "status": "interrupted", "message": message, "users_mistake": False}
         self._log.seek(0)
         last = "\n".join(self._log.read().splitlines()[-5:])
         how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"

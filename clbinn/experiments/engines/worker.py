@@ -15,7 +15,7 @@ import traceback
 from typing import Any
 
 from clbinn.errors import RunError, UserError
-from clbinn.experiments.interrupts import Interrupted
+from clbinn.experiments.interrupts import Interrupted, Interrupts
 from clbinn.experiments.job import Job
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError
@@ -66,6 +66,7 @@ def _result(status: str, message: str = "", users_mistake: bool = False) -> dict
 
 def main() -> None:
     """Work until the input ends."""
+    Interrupts.patient = True
     output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not come between our lines
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
