@@ -86,7 +86,8 @@ def run(
         device = choose_device(device)
         check_strategy(strategy)
         stream = build_benchmark(benchmark, seed, data_root, download)
-        built, metrics = build_strategy(strategy, stream, seed, device)
+        with _memory_errors(path):
+            built, metrics = build_strategy(strategy, stream, seed, device)
         if _trains_once(built):
             raise RecipeError(f"strategy {strategy.name}: {strategy.target} trains once on a whole stream; use `joint`")
         folder = RunFolder(path)  # once the recipes are known to be good
@@ -138,7 +139,8 @@ class _Run:
     def go(self) -> None:
         """From where the checkpoint stands, or from the start, to the end; an early one is noted in the events."""
         try:
-            self._learn()
+            with _memory_errors(self.folder.path):
+                self._learn()
         except (Interrupted, Exception) as error:
             status = "interrupted" if isinstance(error, Interrupted) else "failed"
             with suppress(OSError):
@@ -250,6 +252,21 @@ def _draw(folder: RunFolder, R: NDArray[np.float64], title: str) -> None:
     from clbinn.report.figures import accuracy_matrix
 
     accuracy_matrix(R, folder.path / "accuracy_matrix.png", title=title)
+
+
+@contextmanager
+def _memory_errors(folder: Path) -> Iterator[None]:
+    """Turn what NumPy and torch raise where memory ends into one message with the cure."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in told:
+            raise
+        raise RunError(
+            f"{folder}: the memory doesn't suffice ({told.partition('Allocator: ')[2] or told}). Make the network, "
+            "train.batch_size or train.eval_batch_size smaller. The last checkpoint is kept."
+        ) from error
 
 
 @contextmanager

@@ -189,6 +189,12 @@ def test_loss_that_is_not_finite_stops_the_run(kit, tmp_path):
     assert json.loads(events[-1])["status"] == "failed"
 
 
+def test_too_little_memory_is_one_message_with_the_cure(kit, tmp_path):
+    strategy = kit.plain(model={"kind": "mlp", "hidden": [10**12]})
+    with pytest.raises(RunError, match=r"the memory doesn't suffice \(.*allocate .*\)\. Make .*batch_size.*smaller"):
+        run(kit.stream(), strategy, 0, tmp_path, progress=False)
+
+
 # --- two processes, signals, disks ------------------------------------------------------------------------------------
 
 
