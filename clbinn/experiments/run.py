@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from clbinn import evaluation
-from clbinn.errors import RecipeError
+from clbinn.errors import RecipeError, RunError
 from clbinn.experiments import checkpoint, learner
 from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
@@ -99,8 +99,8 @@ def run(
             one = _Run(folder, built, metrics, stream, strategy, seed, report, interrupts, checkpoint_seconds)
             one.go()
             summary = summarise(benchmark, strategy, seed, one.rows, built, one.final, device)
-            folder.write_json("summary.json", summary)
             _draw(folder, one.accuracies, f"{strategy.title or strategy.name}, seed {seed}")
+            folder.write_json("summary.json", summary)  # says that all is there, so it comes last
             report({"event": "summary", **summary})
     return path
 

@@ -195,6 +195,18 @@ def test_too_little_memory_is_one_message_with_the_cure(kit, tmp_path):
         run(kit.stream(), strategy, 0, tmp_path, progress=False)
 
 
+def test_summary_is_the_last_file_that_is_written(kit, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clbinn.report.figures.accuracy_matrix", full)
+        with pytest.raises(RunError, match="No space left"):
+            run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)
+    path = run(kit.stream(), kit.plain(), 0, tmp_path, progress=False)
+    assert (path / "accuracy_matrix.png").exists()
+
+
 # --- two processes, signals, disks ------------------------------------------------------------------------------------
 
 
