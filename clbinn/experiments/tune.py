@@ -25,7 +25,7 @@ from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments.files import make_folder, replace_file
 from clbinn.experiments.progress import to_stderr
 from clbinn.recipe_faults import recipe_faults
-from clbinn.recipes import dump, load_benchmark, recipe_hash
+from clbinn.recipes import dump, load_benchmark, recipe_hash, targets
 from clbinn.schema import AvalancheTasks, BenchmarkRecipe, Model, Rotate, StrategyRecipe
 from clbinn.seeding import derive_seed
 from clbinn.yaml_source import Position, Source, raise_faults
@@ -106,6 +106,8 @@ def tune(
     optuna = _optuna()
     wanted = _read(space)
     stream, where = _selection(benchmark, wanted)
+    for name in _named_here(benchmark, stream, strategy, wanted):
+        report(f"clbinn: {space} runs {name}")
     _check(strategy, wanted)
     folder = Path(out) / benchmark.name / f"tune-{strategy.name}-{_search_hash(wanted, stream, strategy, seed)}"
     make_folder(folder)
@@ -194,6 +196,18 @@ def _read(path: Path) -> Space:
         return Space.model_validate(source.data)
     except ValidationError as error:
         raise_faults(recipe_faults(Space, error, source))
+
+
+def _named_here(
+    benchmark: BenchmarkRecipe, stream: BenchmarkRecipe, strategy: StrategyRecipe, space: Space
+) -> list[str]:
+    """The classes and functions that the file brings in: told before any is imported, as those of recipes are."""
+    choices = [(key, value) for key, choice in space.search.items() if isinstance(choice, list) for value in choice]
+    found = targets(stream) + [
+        name for key, value in choices for name in targets(with_settings(strategy, {key: value}))
+    ]
+    known = targets(benchmark) + targets(strategy)
+    return [name for name in dict.fromkeys(found) if name not in known]
 
 
 def _check(strategy: StrategyRecipe, space: Space) -> None:

@@ -48,6 +48,17 @@ def test_winner_is_the_best_trial_and_a_recipe(kit, tmp_path):
     assert winner.train.epochs in (1, 2, 3)
 
 
+def test_code_that_the_file_names_is_told_before_it_runs(kit, tmp_path):
+    (tmp_path / "other.yaml").write_text(
+        "name: other\nsource: {dataset: 'a_stranger:data'}\ntasks: {kind: permute_pixels, count: 1}\n"
+    )
+    text = f"search: {{target: [a_stranger.Method]}}\nstream: {tmp_path / 'other.yaml'}\n"
+    told = []
+    with pytest.raises(RecipeError, match="there is no module 'a_stranger'"):
+        tune(kit.stream(), kit.plain(), write(tmp_path, text), out=tmp_path, report=told.append)
+    assert [line.partition(" runs ")[2] for line in told] == ["a_stranger:data", "a_stranger.Method"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
