@@ -52,14 +52,14 @@ def index(links: Mapping[str, Sequence[Stream]], verdicts: Sequence[Verdict] | N
     return document("Results", f"<h1>Results</h1>{table}{target_section(verdicts)}")
 
 
-def document(title: str, body: str) -> str:
-    """A whole page around `body`, which is markup; `title` is text."""
+def document(title: str, body: str, beside: str = "report.md, summary.csv") -> str:
+    """A whole page around `body`, which is markup; `title` is text, and `beside` names the files of its numbers."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{CSS}\n</style>\n</head>\n<body>\n{body}\n"
-        "<footer>Written by clbinn from the run folders. The same numbers: report.md, summary.csv; "
+        f"<footer>Written by clbinn from the run folders. The same numbers: {escape(beside)}; "
         "figures as PNG and SVG beside this page.</footer>\n</body>\n</html>\n"
     )
 

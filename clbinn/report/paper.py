@@ -51,7 +51,7 @@ def build(
     for folder in {path.parent.parent for path in paths}:
         build_report(folder, targets)
     try:
-        (out / f"{name}.html").write_text(_html(title, found, verdicts, figures, notes), encoding="utf-8")
+        (out / f"{name}.html").write_text(_html(name, title, found, verdicts, figures, notes), encoding="utf-8")
         (out / f"{name}.md").write_text(_markdown(title, found, verdicts, figures, notes), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out / name}: the page can't be written: {error.strerror or error}") from None
@@ -115,7 +115,12 @@ def _comparison(verdicts: Sequence[Verdict]) -> str:
 
 
 def _html(
-    title: str, found: Sequence[Stream], verdicts: Sequence[Verdict], figures: Sequence[Drawn], notes: Sequence[str]
+    name: str,
+    title: str,
+    found: Sequence[Stream],
+    verdicts: Sequence[Verdict],
+    figures: Sequence[Drawn],
+    notes: Sequence[str],
 ) -> str:
     parts = [f"<h1>{escape(title)}</h1>"]
     parts += [f'<p class="note bad">{escape(note)}</p>' for note in notes]
@@ -131,7 +136,7 @@ def _html(
         parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     parts += [page.figure(drawn) for drawn in figures]
     parts.append(page.target_section(verdicts) if verdicts else f"<p>{escape(_comparison(verdicts))}</p>")
-    return page.document(title, "\n".join(parts))
+    return page.document(title, "\n".join(parts), beside=f"{name}.md")
 
 
 def _facts(stream: Stream) -> str:

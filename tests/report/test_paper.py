@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clbinn.recipes import catalogue_folder
+from clbinn.report import paper
+
+
+@pytest.fixture
+def run(make_run) -> Callable[..., Path]:
+    """Write a run of a single data set below `tmp_path`."""
+    return partial(make_run, benchmark="mnist", title="MNIST", matrix=np.array([[0.1], [0.9]]))
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., str]:
+    """The page of runs below `tmp_path`, and its text."""
+
+    def page(paths: list[Path], table: str = "table10/mnist", prefix: str | None = None) -> str:
+        targets = catalogue_folder("benchmarks") / "targets.csv"
+        return paper.build(table, "All methods", tmp_path, paths, targets, prefix, [])
+
+    return page
+
+
+def test_the_page_names_the_files_that_lie_beside_it(tmp_path, run, build):
+    build([run()])
+    footer = (tmp_path / "table10-mnist.html").read_text().partition("<footer>")[2]
+    assert "table10-mnist.md" in footer
+    assert "report.md" not in footer
+    assert (tmp_path / "table10-mnist.md").is_file()
