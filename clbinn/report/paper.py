@@ -62,7 +62,7 @@ def build(
 
 def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
     """Titles and rows: each group of runs with the settings that differ, and the numbers there are."""
-    groups = sorted(stream.compared, key=lambda group: (group.strategy, *_order(group)))
+    groups = paper_figures.in_order(stream)
     settings = [key for key in VARIED if len({str(group.setting(key)) for group in groups}) > 1]
     numbers = [key for key in NUMBERS if any(group.stat(key).n for group in groups)]
     if "test_accuracy" in numbers and "average_accuracy" in numbers:
@@ -72,13 +72,9 @@ def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
     rows = []
     for group in groups:
         cells = [_number(key, group) for key in numbers]
-        rows.append([group.strategy, *(str(group.setting(key)) for key in settings), *cells, str(len(group.finished))])
+        told = [tables.MISSING if (value := group.setting(key)) is None else str(value) for key in settings]
+        rows.append([group.strategy, *told, *cells, str(len(group.finished))])
     return titles, rows
-
-
-def _order(group: Group) -> list[float]:
-    values = (group.setting(key) for key in VARIED)
-    return [-float(value) if isinstance(value, int | float) else 0.0 for value in values]
 
 
 def _number(key: str, group: Group) -> str:

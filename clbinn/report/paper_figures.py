@@ -17,7 +17,7 @@ from clbinn.report.drawing import Drawn
 from clbinn.report.groups import Group, Stream
 from clbinn.report.runs import Run
 
-__all__ = ["draw"]
+__all__ = ["draw", "in_order"]
 
 Array = NDArray[np.float64]
 ROW = 3.5  # inches, height of a row of panels
@@ -35,7 +35,7 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
     """
     drawn = []
     for stream in found:
-        groups = _in_order(stream)
+        groups = in_order(stream)
         plans: list[tuple[str, Callable[[Sequence[Group], Path], bool], str, str]] = [
             ("predictions", predictions, "Predictions", _PREDICTIONS),
             ("curves", curves, "Training and validation accuracy", "In percent, by epoch; mean over seeds."),
@@ -162,8 +162,8 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
     return True
 
 
-def _in_order(stream: Stream) -> list[Group]:
-    """By strategy, then from large settings to small ones."""
+def in_order(stream: Stream) -> list[Group]:
+    """The rows of a table: by strategy, from large settings to small ones, the mode before the mean."""
 
     def place(group: Group) -> tuple[str, float, float, float]:
         lr, temperature, samples = (_as_number(group.setting(key)) for key in (*_SWEPT, "mc_samples"))

@@ -32,3 +32,15 @@ def test_the_page_names_the_files_that_lie_beside_it(tmp_path, run, build):
     assert "table10-mnist.md" in footer
     assert "report.md" not in footer
     assert (tmp_path / "table10-mnist.md").is_file()
+
+
+def test_a_row_without_a_setting_has_a_dash_and_the_mode_stands_before_the_mean(run, build):
+    paths = [
+        run("bayesbinn", digest="aaaaaaaa", mc_samples=10),
+        run("bayesbinn", digest="bbbbbbbb", mc_samples=0),
+        run("ste", options={"temperature": None, "lr": 0.1}, mc_samples=0),
+    ]
+    text = build(paths)
+    assert "None" not in text
+    rows = [line.split()[:4] for line in text.splitlines() if line.startswith(("bayesbinn", "ste"))]
+    assert rows == [["bayesbinn", "0.001", "0.01", "0"], ["bayesbinn", "0.001", "0.01", "10"], ["ste", "0.1", "–", "0"]]
