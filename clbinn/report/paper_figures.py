@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -37,7 +39,8 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
     for stream in found:
         groups = in_order(stream)
         plans: list[tuple[str, Callable[[Sequence[Group], Path], bool], str, str]] = [
-            ("predictions", predictions, "Predictions", _PREDICTIONS),
+            ("predictions", partial(predictions, inputs=2), "Decision regions", _REGIONS),
+            ("predictions", partial(predictions, inputs=1), "Regression curves", _REGRESSION),
             ("curves", curves, "Training and validation accuracy", "In percent, by epoch; mean over seeds."),
             ("sweep", sweep, "Accuracy over settings", "In percent; bars are one standard deviation over seeds."),
             ("weights", weights, "Weight probabilities after each task", "Shares by P(w = +1); first seed."),
@@ -49,38 +52,53 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
     return drawn
 
 
-_PREDICTIONS = (
-    "Two moons: probability of class 1 and the boundary at one half. Regression: mean of the sampled networks and a "
-    "band of two standard deviations; inputs and outputs standardised. First seed."
+_REGIONS = (
+    "Probability of class 1, and the boundary at one half; training points of class 0 are round, those of class 1 "
+    "square. Inputs standardised. First seed."
+)
+_REGRESSION = (
+    "All training points, and the mean of the sampled networks with a band of two standard deviations; a single "
+    "network has none. Test errors are of a second training without the test points. First seed."
 )
 
 
-def predictions(groups: Sequence[Group], path: Path) -> bool:
-    """One panel a method: decision regions for inputs of two numbers, a curve for inputs of one."""
-    found = [(group, arrays) for group in groups if (arrays := _arrays(group.finished[0])) is not None]
+def predictions(groups: Sequence[Group], path: Path, inputs: int) -> bool:
+    """One panel a method: decision regions for two inputs, a curve for one."""
+    arrays_of = [(group, _arrays(group.finished[0])) for group in groups]
+    found = [(group, arrays) for group, arrays in arrays_of if arrays is not None and arrays["grid"].shape[1] == inputs]
     if not found:
         return False
     labels = _labels([group for group, _ in found])
+    filled: ContourSet | None = None
     with figures.style():
         figure = Figure(figsize=(figures.WIDTH, ROW), layout="constrained")
         panels = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
         for axes, (group, arrays) in zip(panels, found, strict=True):
-            (_regions if arrays["grid"].shape[1] == 2 else _regression)(axes, arrays)
+            if inputs == 2:
+                filled = _regions(axes, arrays)
+            else:
+                _regression(axes, arrays)
             axes.set_title(labels[group.label])
+        panels[0].set_ylabel("input 2" if inputs == 2 else "output, standardised")
+        if filled is not None:
+            figure.colorbar(filled, ax=panels, label="probability of class 1", ticks=np.linspace(0, 1, 5), pad=0.02)
         figures.save(figure, path)
     return True
 
 
-def _regions(axes: Axes, arrays: dict[str, Array]) -> None:
+def _regions(axes: Axes, arrays: dict[str, Array]) -> ContourSet:
     side = round(len(arrays["grid"]) ** 0.5)
     x, y, p = (a.reshape(side, side) for a in (*arrays["grid"].T, arrays["outputs"].mean(0)))
-    axes.contourf(x, y, p, levels=np.linspace(0, 1, 21), cmap="RdBu_r", alpha=0.75)
+    # limits beyond [0, 1] leave out the darkest colours, on which points can't be seen
+    filled = axes.contourf(x, y, p, levels=np.linspace(0, 1, 21), cmap="RdBu_r", vmin=-0.3, vmax=1.3)
     axes.contour(x, y, p, levels=[0.5], colors=figures.INK, linewidths=1.0)
-    for label, colour in ((0, figures.PALETTE[0]), (1, figures.PALETTE[1])):
+    for label, marker in ((0, "o"), (1, "s")):
         points = arrays["train_x"][arrays["train_y"] == label]
-        axes.plot(*points.T, "o", color=colour, markersize=2.6, markeredgecolor="white", markeredgewidth=0.3)
+        axes.plot(*points.T, marker, color=figures.INK, markersize=3.2, markeredgecolor="white", markeredgewidth=0.5)
     axes.grid(visible=False)
     axes.set_aspect("equal")
+    axes.set_xlabel("input 1")
+    return filled
 
 
 def _regression(axes: Axes, arrays: dict[str, Array]) -> None:
@@ -90,6 +108,7 @@ def _regression(axes: Axes, arrays: dict[str, Array]) -> None:
     axes.plot(x, mean, color=figures.PALETTE[0])
     if len(outputs) > 1:
         axes.fill_between(x, mean - spread, mean + spread, color=figures.PALETTE[0], alpha=0.2, linewidth=0)
+    axes.set_xlabel("input, standardised")
 
 
 def curves(groups: Sequence[Group], path: Path) -> bool:

@@ -44,3 +44,21 @@ def test_a_row_without_a_setting_has_a_dash_and_the_mode_stands_before_the_mean(
     assert "None" not in text
     rows = [line.split()[:4] for line in text.splitlines() if line.startswith(("bayesbinn", "ste"))]
     assert rows == [["bayesbinn", "0.001", "0.01", "0"], ["bayesbinn", "0.001", "0.01", "10"], ["ste", "0.1", "–", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told", "other"),
+    [(2, "Probability of class 1", "standard deviations"), (1, "standard deviations", "class 1")],
+)
+def test_a_synthetic_problem_is_explained_by_its_own_caption(inputs, told, other, tmp_path, run, build):
+    path = run(mc_samples=10)
+    axis = np.linspace(-3, 3, 5)
+    grid = np.stack(np.meshgrid(*[axis] * inputs), -1).reshape(-1, inputs)
+    outputs = np.random.default_rng(0).random((3, len(grid)))
+    train = {"train_x": np.zeros((4, inputs)), "train_y": np.array([0.0, 1.0, 0.0, 1.0])}
+    np.savez(path / "prediction.npz", grid=grid, outputs=outputs, **train)
+    build([path], table="table3")
+    page = (tmp_path / "table3.md").read_text()
+    assert told in page
+    assert other not in page
+    assert (tmp_path / "table3-mnist-predictions.png").stat().st_size > 1000
