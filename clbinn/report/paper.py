@@ -41,8 +41,9 @@ def build(
         UserError: a file can't be written, or the targets can't be read.
     """
     found = streams([read_run(path) for path in paths])
-    published = [] if prefix is None else [t for t in load_targets(targets) if t.id.startswith(prefix)]
-    verdicts = compare(published, found)
+    verdicts: Sequence[Verdict] | None = None
+    if prefix is not None:
+        verdicts = compare([target for target in load_targets(targets) if target.id.startswith(prefix)], found)
     name = table.replace("/", "-")
     figures = paper_figures.draw(found, out / name)
     for stream in found:
@@ -55,8 +56,7 @@ def build(
         (out / f"{name}.md").write_text(_markdown(title, found, verdicts, figures, notes), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out / name}: the page can't be written: {error.strerror or error}") from None
-    comparison = _comparison(verdicts) if prefix is not None else ""
-    parts = [title, *texts, comparison, *notes, f"Page: {out / f'{name}.html'}"]
+    parts = [title, *texts, _comparison(verdicts), *notes, f"Page: {out / f'{name}.html'}"]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -102,7 +102,10 @@ def _aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _comparison(verdicts: Sequence[Verdict]) -> str:
+def _comparison(verdicts: Sequence[Verdict] | None) -> str:
+    """As text; None, where the settings are others than the paper's, is told by a note."""
+    if verdicts is None:
+        return ""
     if not verdicts:
         return "No printed number to compare with; the figures are what the paper shows."
     titles, rows = tables.target_rows(verdicts)
@@ -114,7 +117,7 @@ def _html(
     name: str,
     title: str,
     found: Sequence[Stream],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[Verdict] | None,
     figures: Sequence[Drawn],
     notes: Sequence[str],
 ) -> str:
@@ -142,11 +145,15 @@ def _facts(stream: Stream) -> str:
 
 
 def _markdown(
-    title: str, found: Sequence[Stream], verdicts: Sequence[Verdict], figures: Sequence[Drawn], notes: Sequence[str]
+    title: str,
+    found: Sequence[Stream],
+    verdicts: Sequence[Verdict] | None,
+    figures: Sequence[Drawn],
+    notes: Sequence[str],
 ) -> str:
     parts = [f"# {title}", *notes]
     for stream in found:
         parts += [f"## {_text(stream).partition(chr(10))[0]}", tables.markdown_table(*measured(stream))]
     parts += [f"![{drawn.title}]({drawn.path.name})\n\n{drawn.caption}" for drawn in figures]
     parts.append(tables.markdown_targets(verdicts) if verdicts else _comparison(verdicts))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"

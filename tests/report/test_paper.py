@@ -62,3 +62,10 @@ def test_a_synthetic_problem_is_explained_by_its_own_caption(inputs, told, other
     assert told in page
     assert other not in page
     assert (tmp_path / "table3-mnist-predictions.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("prefix", "said"), [(None, False), ("table3/", True)])
+def test_no_printed_number_is_not_the_same_as_not_compared(prefix, said, tmp_path, run, build):
+    text = build([run()], table="table3", prefix=prefix)
+    pages = [(tmp_path / f"table3.{ending}").read_text() for ending in ("html", "md")]
+    assert ["No printed number" in told for told in (text, *pages)] == [said] * 3
