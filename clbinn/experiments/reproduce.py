@@ -102,7 +102,7 @@ def reproduce(
     from clbinn.report import paper as pages
 
     published = recipes.catalogue_folder("benchmarks") / "targets.csv"
-    prefix: str | None = f"{'table10' if name == 'table9' else name}/{part}"
+    prefix: str | None = f"{'table10' if name == 'table9' else name}/"
     changed = [override for override in overrides if override.partition("=")[0] != "train.epochs"]
     if changed:  # like with like: only the length of a run may differ, which the comparison says
         notes.append(f"Not compared with the paper, whose settings are others: {', '.join(changed)}")

@@ -11,7 +11,7 @@ from clbinn.report.build_report import build as build_report
 from clbinn.report.drawing import Drawn
 from clbinn.report.groups import Group, Stream, streams
 from clbinn.report.runs import read_run
-from clbinn.report.targets import Verdict, compare, is_fraction, load_targets
+from clbinn.report.targets import Target, Verdict, compare, is_fraction, load_targets
 
 __all__ = ["build", "measured"]
 
@@ -29,7 +29,7 @@ def build(
     """Write `<out>/<table>.html` and .md with the figure beside them; return the comparison as text.
 
     Args:
-        table: the table's ID; a `/` becomes `-` in the file's name.
+        table: the table's ID, or a part of it, whose targets alone are compared; a `/` becomes `-` in the file's name.
         title: stands at the top.
         out: the folder of all runs.
         paths: the table's run folders.
@@ -43,7 +43,8 @@ def build(
     found = streams([read_run(path) for path in paths])
     verdicts: Sequence[Verdict] | None = None
     if prefix is not None:
-        verdicts = compare([target for target in load_targets(targets) if target.id.startswith(prefix)], found)
+        published = [target for target in load_targets(targets) if target.id.startswith(prefix)]
+        verdicts = compare([target for target in published if _in_part(target, table)], found)
     name = table.replace("/", "-")
     figures = paper_figures.draw(found, out / name)
     for stream in found:
@@ -58,6 +59,12 @@ def build(
         raise UserError(f"{out / name}: the page can't be written: {error.strerror or error}") from None
     parts = [title, *texts, _comparison(verdicts), *notes, f"Page: {out / f'{name}.html'}"]
     return "\n\n".join(part for part in parts if part)
+
+
+def _in_part(target: Target, table: str) -> bool:
+    """Whether a target is of a part such as `table10/cifar10/adam`: IDs name rows as the paper does, not as recipes."""
+    _, benchmark, strategy = [*table.split("/"), "", ""][:3]
+    return benchmark in ("", target.benchmark) and strategy in ("", target.strategy)
 
 
 def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:

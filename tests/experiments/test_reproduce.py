@@ -107,6 +107,30 @@ def test_only_like_is_compared_with_like(epochs, accuracy, outcome, tmp_path):
     assert line.endswith(outcome)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "rows"),
+    [
+        ("table10/cifar10", "cifar10", ["ste", "bop", "pmf", "bayesbinn_mode", "bayesbinn_mean", "full_precision"]),
+        ("table10/mnist/adam", "mnist", ["full_precision"]),
+        ("table7/mnist/bayesbinn", "mnist_temperatures", [f"temperature_1e-{k}" for k in range(3, 13)]),
+    ],
+)
+def test_a_part_is_compared_with_its_own_rows(part, name, rows, tmp_path):
+    paper = load_paper(papers()[name], ["train.epochs=3"])
+    for method in paper.methods:
+        for variant in method.variants:  # finished, so that nothing is trained
+            folder = RunFolder(run_path(tmp_path, paper.benchmark, variant, 0))
+            folder.write_recipe(paper.benchmark, variant, 0)
+            folder.start_matrix(1, np.array([[0.1], [0.9]]))
+            numbers = {"test_accuracy": 0.9, "average_accuracy": 0.9, "mc_samples": variant.mc_samples, "epochs": 3}
+            facts = {"benchmark": paper.benchmark.name, "strategy": method.name, "seed": 0}
+            folder.write_json("summary.json", facts | numbers)
+    text = reproduce(part, seeds=[0], overrides=["train.epochs=3"], out=tmp_path, device="cpu", report=quiet)
+    lines = [line for line in text.splitlines() if "/test_accuracy" in line]
+    assert [line.partition(" ")[0].split("/")[2] for line in lines] == rows
+    assert all(line.endswith("shorter run (3 of 500 epochs)") for line in lines)
+
+
 def test_the_histogram_counts_the_weights_by_probability():
     net = MLP(4, [3], 2)
     natural = [torch.full((3, 4), 10.0), torch.zeros(2, 3)]
