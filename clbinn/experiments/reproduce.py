@@ -8,7 +8,7 @@ from typing import Any
 
 from clbinn import recipes
 from clbinn.errors import DataError, RunError, UserError
-from clbinn.experiments.paper import Paper, load_paper, papers
+from clbinn.experiments.paper import Method, Paper, load_paper, papers
 from clbinn.experiments.progress import to_stderr
 from clbinn.recipe_faults import one_of
 from clbinn.schema import StrategyRecipe, TargetSpec
@@ -95,8 +95,9 @@ def reproduce(
     if name == "table13":
         paths = _run_stream(part, seeds, overrides, notes, where)
     else:
-        for paper in _papers(name, part, overrides):
-            paths += _run_paper(paper, part, seeds, notes, where)
+        chosen = [(paper, _methods(paper, part)) for paper in _papers(name, part, overrides)]
+        for paper, methods in chosen:
+            paths += _run_paper(paper, methods, seeds, notes, where)
     if not paths:
         raise RunError("\n".join(notes) or f"{table}: nothing was run")
     from clbinn.report import paper as pages
@@ -125,9 +126,22 @@ def _papers(table: str, part: str, overrides: Sequence[str]) -> list[Paper]:
     return found
 
 
+def _methods(paper: Paper, part: str) -> list[Method]:
+    """The rows that are wanted, each checked before the first of them is trained for hours."""
+    from clbinn.experiments.supervised_build import check_method
+
+    row = part.partition("/")[2]
+    methods = [method for method in paper.methods if row in ("", method.name)]
+    if not methods:
+        raise UserError(f"{paper.name} has no '{row}'{one_of(row, [method.name for method in paper.methods])}")
+    for method in methods:
+        check_method(method)
+    return methods
+
+
 def _run_paper(
     paper: Paper,
-    part: str,
+    methods: Sequence[Method],
     seeds: Sequence[int] | None,
     notes: list[str],
     where: "_Where",
@@ -136,10 +150,6 @@ def _run_paper(
     from clbinn.experiments import supervised, synthetic
 
     train = supervised.train if paper.trainer == "supervised" else synthetic.train
-    row = part.partition("/")[2]
-    methods = [method for method in paper.methods if row in ("", method.name)]
-    if not methods:
-        raise UserError(f"{paper.name} has no '{row}'{one_of(row, [method.name for method in paper.methods])}")
     whole = {method.name: method.train.epochs for method in load_paper(papers()[paper.name]).methods}
     paths: list[Path] = []
     for seed in range(paper.seeds) if seeds is None else seeds:

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from clbinn.errors import RecipeError
 from clbinn.experiments.paper import Method, Pretraining, ScheduleSpec
 from clbinn.experiments.supervised_data import Experiment
-from clbinn.nn.build import build_model
+from clbinn.nn.build import build_model, check_model
 from clbinn.nn.lrnet import to_stochastic
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.seeding import derive_seed
 from clbinn.targets import check_options, import_target
 
-__all__ = ["Learner", "build_learner", "build_optimizer", "build_schedules"]
+__all__ = ["Learner", "build_learner", "build_optimizer", "build_schedules", "check_method"]
 
 
 @dataclass
@@ -102,27 +102,43 @@ def build_learner(
     return Learner(network, optimizer, build_schedules(method.schedules, optimizer, method.train.epochs, steps))
 
 
+def check_method(method: Method) -> None:
+    """Everything of a method that can be checked before data are loaded.
+
+    Raises:
+        RecipeError: network, optimizer or schedules don't take their settings, or a pretraining has nothing to start.
+    """
+    check_model(method.model)
+    _optimizer_options(method, 1.0, 0)
+    for spec in method.schedules:
+        _schedule_options(spec, 1)
+    if method.pretraining is not None:
+        _stochastic(method)
+
+
 def build_optimizer(method: Method, network: nn.Module, num_data: float, seed: int) -> Any:
     """The optimizer of all the network's parameters; `num_data` and `seed` are given where it takes them."""
-    target = import_target(method.target)
-    takes = signature(target).parameters
-    own = {"num_data": num_data, "seed": derive_seed(seed, "optimizer")}
-    options = {name: value for name, value in own.items() if name in takes} | method.options
-    check_options(target, options, "options", given=("params",))
+    target, options = _optimizer_options(method, num_data, seed)
     try:
         return target(network.parameters(), **options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{method.name}: {method.target}: {error}") from None
 
 
+def _optimizer_options(method: Method, num_data: float, seed: int) -> tuple[Any, dict[str, Any]]:
+    target = import_target(method.target)
+    takes = signature(target).parameters
+    own = {"num_data": num_data, "seed": derive_seed(seed, "optimizer")}
+    options = {name: value for name, value in own.items() if name in takes} | method.options
+    check_options(target, options, "options", given=("params",))
+    return target, options
+
+
 def build_schedules(specs: list[ScheduleSpec], optimizer: Any, epochs: int, steps: int) -> list[tuple[str, Any]]:
     """(unit, schedule) of each; `total` becomes the length of the training in that unit unless it is given."""
     schedules: list[tuple[str, Any]] = []
     for spec in specs:
-        target = import_target(spec.target, "schedules")
-        total = {"total": epochs * (steps if spec.unit == "iteration" else 1)}
-        options = (total if "total" in signature(target).parameters else {}) | spec.options
-        check_options(target, options, "schedules.options", given=("optimizer",))
+        target, options = _schedule_options(spec, epochs * (steps if spec.unit == "iteration" else 1))
         try:
             schedules.append((spec.unit, target(optimizer, **options)))
         except (TypeError, ValueError) as error:
@@ -130,14 +146,27 @@ def build_schedules(specs: list[ScheduleSpec], optimizer: Any, epochs: int, step
     return schedules
 
 
+def _schedule_options(spec: ScheduleSpec, total: int) -> tuple[Any, dict[str, Any]]:
+    target = import_target(spec.target, "schedules")
+    options = ({"total": total} if "total" in signature(target).parameters else {}) | spec.options
+    check_options(target, options, "schedules.options", given=("optimizer",))
+    return target, options
+
+
+def _stochastic(method: Method) -> str:
+    """The kind of random weights that a pretrained network is made into."""
+    kind = str((method.model.model_extra or {}).get("stochastic", "none"))
+    if kind == "none":
+        raise RecipeError(f"{method.name}: pretraining is for networks with `stochastic: binary` or `ternary`")
+    return kind
+
+
 def _pretrained(
     method: Method, pretraining: Pretraining, data: Experiment, seed: int, device: str, report: Callable[[str], None]
 ) -> nn.Module:
     """LR-net's start: the same network trained with real weights by Adam, then made stochastic."""
-    settings = dict(method.model.model_extra or {})
-    kind = settings.pop("stochastic", "none")
-    if kind == "none":
-        raise RecipeError(f"{method.name}: pretraining is for networks with `stochastic: binary` or `ternary`")
+    kind = _stochastic(method)
+    settings = {key: value for key, value in (method.model.model_extra or {}).items() if key != "stochastic"}
     model = type(method.model)(kind=method.model.kind, **settings)
     network = build_model(model, data.input_shape, data.num_classes).to(device)
     learner = Learner(network, torch.optim.Adam(network.parameters(), lr=pretraining.lr, fused=True))

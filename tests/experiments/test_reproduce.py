@@ -66,6 +66,19 @@ def test_every_table_ends_in_a_page_and_a_figure(table, own, figure, tmp_path):
         assert "Not compared with the paper" in text
 
 
+@pytest.mark.parametrize(
+    ("table", "own", "message"),
+    [
+        ("table10/mnist", "options.clip_latent=0.5", "clip_latent"),
+        ("table11/mnist", "pretraining.epochs=1", "bayesbinn: pretraining is for networks with"),
+    ],
+)
+def test_a_setting_that_a_later_row_does_not_take_is_told_before_the_first_is_trained(table, own, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        reproduce(table, seeds=[0], overrides=[*QUICK, own], out=tmp_path, device="cpu", report=quiet)
+    assert not list(tmp_path.iterdir())
+
+
 def test_table_13_runs_the_stream_and_draws_the_weights(tmp_path):
     overrides = [
         *("train.epochs=1", "model.hidden=[16]", "options.mc_samples=2"),
