@@ -41,8 +41,8 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
         plans: list[tuple[str, Callable[[Sequence[Group], Path], bool], str, str]] = [
             ("predictions", partial(predictions, inputs=2), "Decision regions", _REGIONS),
             ("predictions", partial(predictions, inputs=1), "Regression curves", _REGRESSION),
-            ("curves", curves, "Training and validation accuracy", "In percent, by epoch; mean over seeds."),
-            ("sweep", sweep, "Accuracy over settings", "In percent; bars are one standard deviation over seeds."),
+            ("curves", curves, "Training and validation accuracy", "By epoch; mean over seeds."),
+            ("sweep", sweep, "Accuracy over settings", "Bars are one standard deviation over seeds."),
             ("weights", weights, "Weight probabilities after each task", "Shares by P(w = +1); first seed."),
         ]
         for suffix, plan, title, caption in plans:
@@ -126,11 +126,14 @@ def curves(groups: Sequence[Group], path: Path) -> bool:
             colour = colours[i]
             for key, dash in (("train_accuracy", (0, (3, 1.5))), ("validation_accuracy", "-")):
                 x, marker = range(1, len(both[key]) + 1), "o" if len(both[key]) < 20 else ""
-                label = f"{labels[group.label]}, {key.partition('_')[0]}"
+                face = colour if key == "validation_accuracy" else "white"  # one epoch has no line to tell them apart
+                look: dict[str, Any] = {"color": colour, "linestyle": dash, "markerfacecolor": face}
                 if len(x):
-                    axes.plot(x, 100 * both[key], marker, color=colour, linestyle=dash, label=label)
+                    label = f"{labels[group.label]}, {key.partition('_')[0]}"
+                    axes.plot(x, 100 * both[key], marker, label=label, **look)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel("accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         figures.save(figure, path)
     return True
@@ -155,6 +158,7 @@ def sweep(groups: Sequence[Group], path: Path) -> bool:
             axes.errorbar(list(shown), [100 * s.mean for s in shown.values()], yerr=spread, capsize=2, **look)
         axes.set_xscale("log")
         axes.set_xlabel(name)
+        axes.set_ylabel("accuracy, %")
         axes.legend(frameon=False)
         figures.save(figure, path)
     return True
@@ -177,6 +181,8 @@ def weights(groups: Sequence[Group], path: Path) -> bool:
                 axes.set_title(f"{labels[group.label]}, task {task}", fontsize=8)
         for axes in panels[-1]:
             axes.set_xlabel("P(w = +1)")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("share of weights")
         figures.save(figure, path)
     return True
 

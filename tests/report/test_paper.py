@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -69,3 +70,11 @@ def test_no_printed_number_is_not_the_same_as_not_compared(prefix, said, tmp_pat
     text = build([run()], table="table3", prefix=prefix)
     pages = [(tmp_path / f"table3.{ending}").read_text() for ending in ("html", "md")]
     assert ["No printed number" in told for told in (text, *pages)] == [said] * 3
+
+
+def test_the_curves_of_a_single_epoch_stand_at_epoch_1(tmp_path, run, build):
+    build([run(events=[{"event": "epoch", "epoch": 1, "train_accuracy": 0.92, "validation_accuracy": 0.95}])])
+    # Matplotlib writes each text of a figure as a comment beside its outlines
+    texts = re.findall("<!-- (.*) -->", (tmp_path / "table10-mnist-mnist-curves.svg").read_text())
+    assert "accuracy, %" in texts
+    assert [text for text in texts[: texts.index("epoch")] if text != "−"] == ["1"]
