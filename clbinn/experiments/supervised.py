@@ -82,7 +82,7 @@ def train(
     Raises:
         UserError: recipe, data or device can't be used, or another process works on the run.
         RunError: numbers that are not finite, or a full disk.
-        Interrupted: Ctrl-C or SIGTERM came; the last whole epoch is saved.
+        Interrupted: Ctrl-C or SIGTERM came; what follows the last checkpoint is done again.
     """
     paths = [run_path(out, benchmark, variant, seed) for variant in method.variants]
     if all(map(is_finished, paths)):
@@ -121,6 +121,7 @@ class _Run:
     ) -> None:
         self.folder, self.method, self.data, self.learner = folder, method, data, learner
         self.seed, self.device, self.report, self.interrupts = seed, device, report, interrupts
+        self.saved: int | None = None  # the epoch of the newest checkpoint
 
     def go(self, state: dict[str, Any] | None) -> Progress:
         """From a checkpoint's state, or the start, to the last epoch; the learner is then as it was at the best one."""
@@ -153,6 +154,7 @@ class _Run:
     def _continue(self, state: dict[str, Any]) -> Progress:
         self.learner.load_state_dict(state["learner"])
         progress = Progress(**state["progress"])
+        self.saved = progress.epoch
         self.folder.start_matrix(1, np.array([[progress.untrained]]))
         self.report(f"{self.folder.path}: going on after epoch {progress.epoch}")
         return progress
@@ -164,6 +166,7 @@ class _Run:
             "events_size": self.folder.events_size(),
         }
         checkpoint.save(self.folder.path, state)
+        self.saved = progress.epoch
 
     def _epoch(self, progress: Progress) -> None:
         epoch = progress.epoch + 1
@@ -209,9 +212,9 @@ class _Run:
         return float(losses) / count, float(correct) / count
 
     def _leave(self, progress: Progress, iteration: int) -> None:
+        rest = "begins it again" if self.saved is None else f"goes on after epoch {self.saved}"
         self.interrupts.leave(
-            f"{self.folder.path}: stopped in epoch {progress.epoch + 1}, step {iteration}; "
-            "the same command goes on from the last checkpoint"
+            f"{self.folder.path}: stopped in epoch {progress.epoch + 1}, step {iteration}; the same command {rest}"
         )
 
 

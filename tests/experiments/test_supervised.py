@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments import supervised
+from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.paper import load_paper, papers
 from clbinn.experiments.supervised_build import build_learner
 from clbinn.experiments.supervised_data import PADDING, crop_and_flip, load_experiment
@@ -113,6 +115,19 @@ def test_a_cut_run_goes_on_and_ends_with_the_same_numbers(tmp_path, monkeypatch)
     for ours, theirs in zip(resumed, whole, strict=True):
         assert numbers(read(ours)) == numbers(read(theirs))
         assert [numbers(e) for e in events(ours)] == [numbers(e) for e in events(theirs)]
+
+
+@pytest.mark.parametrize(("seconds", "rest"), [(60.0, "begins it again"), (0.0, "goes on after epoch 1")])
+def test_ctrl_c_says_what_is_kept(seconds, rest, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervised, "CHECKPOINT_SECONDS", seconds)
+    of = paper("mnist", "train.epochs=3")
+
+    def stop(text):
+        if "epoch 1/3" in text:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"stopped in epoch 2, step 1; the same command {rest}"):
+        supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu", report=stop)
 
 
 def test_lost_events_are_told(tmp_path):
