@@ -7,7 +7,7 @@ accuracy is that of the training passes themselves (with dropout and sampled wei
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from clbinn.experiments.files import disk_errors
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.learner import first_not_finite
 from clbinn.experiments.paper import Method
-from clbinn.experiments.rng import seed_all
+from clbinn.experiments.rng import get_rng, seed_all, set_rng
 from clbinn.experiments.store import RunFolder, is_finished, run_path
 from clbinn.experiments.summary import summarise_one_task
 from clbinn.experiments.supervised_build import Learner, build_learner
@@ -49,6 +49,7 @@ class Progress:
     seconds_eval: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracies, and the learner's state then
     untrained: float = 0.0
+    inside: dict[str, Any] | None = None  # of an epoch that is cut off: its step, sums, time and random state
 
 
 def train(
@@ -82,7 +83,7 @@ def train(
     Raises:
         UserError: recipe, data or device can't be used, or another process works on the run.
         RunError: numbers that are not finite, or a full disk.
-        Interrupted: Ctrl-C or SIGTERM came; what follows the last checkpoint is done again.
+        Interrupted: Ctrl-C or SIGTERM came; everything is saved.
     """
     paths = [run_path(out, benchmark, variant, seed) for variant in method.variants]
     if all(map(is_finished, paths)):
@@ -121,17 +122,15 @@ class _Run:
     ) -> None:
         self.folder, self.method, self.data, self.learner = folder, method, data, learner
         self.seed, self.device, self.report, self.interrupts = seed, device, report, interrupts
-        self.saved: int | None = None  # the epoch of the newest checkpoint
+        self.saved = time.monotonic()
 
     def go(self, state: dict[str, Any] | None) -> Progress:
         """From a checkpoint's state, or the start, to the last epoch; the learner is then as it was at the best one."""
         progress = self._start() if state is None else self._continue(state)
-        written = time.monotonic()
         while progress.epoch < self.method.train.epochs:
             self._epoch(progress)
-            if time.monotonic() - written > CHECKPOINT_SECONDS or progress.epoch == self.method.train.epochs:
+            if self._due() or progress.epoch == self.method.train.epochs:
                 self._save(progress)
-                written = time.monotonic()
         self.learner.load_state_dict(progress.best["learner"])
         return progress
 
@@ -154,10 +153,13 @@ class _Run:
     def _continue(self, state: dict[str, Any]) -> Progress:
         self.learner.load_state_dict(state["learner"])
         progress = Progress(**state["progress"])
-        self.saved = progress.epoch
         self.folder.start_matrix(1, np.array([[progress.untrained]]))
-        self.report(f"{self.folder.path}: going on after epoch {progress.epoch}")
+        step = f", step {progress.inside['step']} of the next" if progress.inside else ""
+        self.report(f"{self.folder.path}: going on after epoch {progress.epoch}{step}")
         return progress
+
+    def _due(self) -> bool:
+        return time.monotonic() - self.saved > CHECKPOINT_SECONDS
 
     def _save(self, progress: Progress) -> None:
         state = {
@@ -166,14 +168,12 @@ class _Run:
             "events_size": self.folder.events_size(),
         }
         checkpoint.save(self.folder.path, state)
-        self.saved = progress.epoch
+        self.saved = time.monotonic()
 
     def _epoch(self, progress: Progress) -> None:
         epoch = progress.epoch + 1
         seed_all(self.seed, "epoch", epoch)
-        started = time.monotonic()
-        loss, accuracy = self._train_epoch(epoch, progress)
-        seconds = time.monotonic() - started
+        loss, accuracy, seconds = self._train_epoch(epoch, progress)
         started = time.monotonic()
         facts = {"train_accuracy": accuracy, "loss": loss}
         if self.data.validation is not None:
@@ -191,30 +191,40 @@ class _Run:
         shown = "  ".join(f"{name} {value:.4f}" for name, value in facts.items())
         self.report(f"{self.method.name} seed {self.seed}: epoch {epoch}/{epochs}  {shown}  ({seconds:.0f} s)")
 
-    def _train_epoch(self, epoch: int, progress: Progress) -> tuple[float, float]:
-        """One pass over the training data: mean loss and accuracy of its mini-batches."""
+    def _train_epoch(self, epoch: int, progress: Progress) -> tuple[float, float, float]:
+        """One pass over the training data, or the rest of one: mean loss and accuracy of its mini-batches, seconds."""
         self.learner.network.train()
-        losses, correct, count = torch.zeros((), device=self.device), torch.zeros((), device=self.device), 0
+        begun, progress.inside = progress.inside or {"step": 0, "seconds": 0.0}, None
+        losses, correct = (begun.get(name, torch.zeros(())).to(self.device) for name in ("losses", "correct"))
+        started = time.monotonic() - begun["seconds"]
         order = derive_seed(self.seed, "order", epoch)
-        batches = self.data.batches(self.method.train.batch_size, order, self.device, self.method.augment)
-        for iteration, (x, y) in enumerate(batches, 1):
+        size = self.method.train.batch_size
+        batches = self.data.batches(size, order, self.device, self.method.augment)
+        if begun["step"]:
+            set_rng(begun["rng"])
+        for step, (x, y) in enumerate(batches, 1):
+            if step <= begun["step"]:
+                continue
             loss, logits = self.learner.step(x, y)
             losses += loss * len(y)
             correct += (logits.argmax(1) == y).sum()
-            count += len(y)
             self.learner.schedule("iteration")
-            if self.interrupts.pending:
-                self._leave(progress, iteration)
+            if self.interrupts.pending or self._due():
+                sums = {"losses": losses.cpu(), "correct": correct.cpu()}
+                seconds = time.monotonic() - started
+                self._save(replace(progress, inside={"step": step, "seconds": seconds, "rng": get_rng(), **sums}))
+                if self.interrupts.pending:
+                    self._leave(epoch, step)
         self.learner.schedule("epoch")
         if not bool(losses.isfinite()) or (where := first_not_finite(self.learner.optimizer.state_dict()["state"])):
             what = "the loss" if not bool(losses.isfinite()) else f"the optimizer's {where}"
             raise RunError(f"{self.folder.path}: {what} is not finite in epoch {epoch}; a smaller step size may help")
-        return float(losses) / count, float(correct) / count
+        count = step * len(y)  # all mini-batches are of one size
+        return float(losses) / count, float(correct) / count, time.monotonic() - started
 
-    def _leave(self, progress: Progress, iteration: int) -> None:
-        rest = "begins it again" if self.saved is None else f"goes on after epoch {self.saved}"
+    def _leave(self, epoch: int, step: int) -> None:
         self.interrupts.leave(
-            f"{self.folder.path}: stopped in epoch {progress.epoch + 1}, step {iteration}; the same command {rest}"
+            f"{self.folder.path}: stopped and saved in epoch {epoch}, step {step}; the same command goes on from there"
         )
 
 

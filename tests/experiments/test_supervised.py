@@ -36,6 +36,10 @@ def events(path):
     return [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
 
 
+def numbers(value):
+    return {k: v for k, v in value.items() if k not in ("seconds_train", "seconds_eval", "time", "seconds")}
+
+
 def test_crop_and_flip_is_the_loop_over_images():
     x = torch.randn(20, 3, 8, 6)
     ours = crop_and_flip(x, torch.Generator().manual_seed(4))
@@ -101,7 +105,7 @@ def test_a_cut_run_goes_on_and_ends_with_the_same_numbers(tmp_path, monkeypatch)
     one = method(of, "bayesbinn")
 
     def cut(text):
-        if "epoch 3/4" in text:
+        if "epoch 3/4" in text:  # every step was saved
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -109,25 +113,28 @@ def test_a_cut_run_goes_on_and_ends_with_the_same_numbers(tmp_path, monkeypatch)
     resumed = supervised.train(of.benchmark, one, 5, tmp_path / "cut", device="cpu")
     whole = supervised.train(of.benchmark, one, 5, tmp_path / "whole", device="cpu")
 
-    def numbers(value):
-        return {k: v for k, v in value.items() if k not in ("seconds_train", "seconds_eval", "time", "seconds")}
-
     for ours, theirs in zip(resumed, whole, strict=True):
         assert numbers(read(ours)) == numbers(read(theirs))
         assert [numbers(e) for e in events(ours)] == [numbers(e) for e in events(theirs)]
 
 
-@pytest.mark.parametrize(("seconds", "rest"), [(60.0, "begins it again"), (0.0, "goes on after epoch 1")])
-def test_ctrl_c_says_what_is_kept(seconds, rest, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervised, "CHECKPOINT_SECONDS", seconds)
-    of = paper("mnist", "train.epochs=3")
+def test_ctrl_c_saves_in_the_middle_of_an_epoch(tmp_path):
+    of = paper("mnist", "train.epochs=3", "model.dropout=0.2")
+    one, stopped = method(of, "bayesbinn"), []
 
     def stop(text):
-        if "epoch 1/3" in text:
-            os.kill(os.getpid(), signal.SIGINT)
+        if "epoch 1/3" in text and not stopped:
+            stopped.append(os.kill(os.getpid(), signal.SIGINT))
 
-    with pytest.raises(Interrupted, match=f"stopped in epoch 2, step 1; the same command {rest}"):
-        supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu", report=stop)
+    with pytest.raises(Interrupted, match="stopped and saved in epoch 2, step 1; the same command goes on from there"):
+        supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=stop)
+    told = []
+    resumed = supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=told.append)
+    assert "going on after epoch 1, step 1 of the next" in told[0]
+    whole = supervised.train(of.benchmark, one, 0, tmp_path / "whole", device="cpu")
+    for ours, theirs in zip(resumed, whole, strict=True):
+        assert numbers(read(ours)) == numbers(read(theirs))
+        assert [numbers(e) for e in events(ours)] == [numbers(e) for e in events(theirs)]
 
 
 def test_lost_events_are_told(tmp_path):
