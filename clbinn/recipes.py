@@ -49,11 +49,11 @@ def load_benchmark(name_or_path: str | Path, overrides: Sequence[str] = ()) -> B
     """The task stream of that name or in that file.
 
     Args:
-        name_or_path: a name of the catalogue, or the path of a .yaml or .yml file.
+        name_or_path: A name of the catalogue, or the path of a .yaml or .yml file.
         overrides: `KEY=VALUE` with VALUE in YAML, e.g. `benchmark.tasks.count=10`; the prefix may be left out here.
 
     Raises:
-        RecipeError: there is no such recipe, or something in it or in an override is wrong; tells all that is.
+        RecipeError: There is no such recipe, or something in it or in an override is wrong; tells all that is.
     """
     return _load(BenchmarkRecipe, "benchmarks", name_or_path, overrides, BENCHMARK_PREFIX)
 
@@ -62,11 +62,11 @@ def load_strategy(name_or_path: str | Path, overrides: Sequence[str] = ()) -> St
     """The strategy of that name or in that file.
 
     Args:
-        name_or_path: a name of the catalogue, or the path of a .yaml or .yml file.
+        name_or_path: A name of the catalogue, or the path of a .yaml or .yml file.
         overrides: `KEY=VALUE` with VALUE in YAML, e.g. `train.epochs=3`, `model.hidden=[200, 200]`.
 
     Raises:
-        RecipeError: there is no such recipe, or something in it or in an override is wrong; tells all that is.
+        RecipeError: There is no such recipe, or something in it or in an override is wrong; tells all that is.
     """
     return _load(StrategyRecipe, "strategies", name_or_path, overrides)
 
@@ -84,7 +84,7 @@ def apply_overrides(source: Source, overrides: Iterable[str], prefix: str = "") 
     """`apply_override` for each.
 
     Raises:
-        RecipeError: tells all that is wrong.
+        RecipeError: Tells all that is wrong.
     """
     wrong: list[str] = []
     for override in overrides:
@@ -134,7 +134,7 @@ def catalogue_folder(kind: Kind) -> Path:
     """The folder of shipped recipes: inside the installed package, or at the top of a checkout.
 
     Raises:
-        RecipeError: there is neither.
+        RecipeError: There is neither.
     """
     package = Path(__file__).parent
     for folder in (package / "recipes_data" / kind, package.parent / kind):
@@ -158,7 +158,7 @@ def kind_of(name_or_path: str | Path) -> Kind:
     """Whether a name or a file means a stream or a strategy.
 
     Raises:
-        RecipeError: it is neither.
+        RecipeError: It is neither.
     """
     name = str(name_or_path)
     if _is_path(name):

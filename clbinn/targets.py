@@ -19,7 +19,7 @@ def import_target(name: str, where: str = "target") -> Any:
     """The object that `package.module.Class` or `package.module:callable` names; only what is installed is imported.
 
     Raises:
-        RecipeError: there is no such module or no such name in it, or the module can't be imported.
+        RecipeError: There is no such module or no such name in it, or the module can't be imported.
     """
     module_name, _, attribute = name.rpartition(":" if ":" in name else ".")
     try:
@@ -47,13 +47,13 @@ def check_options(
     """Check keyword arguments before the call: each is known, plainly typed ones have that type, none is missing.
 
     Args:
-        target: a class or a function; what `**kwargs` of a class passes on is looked up in its base classes.
-        options: what the recipe says, by argument.
-        where: the place in the recipe, for the message.
-        given: arguments that the caller passes itself, so that the recipe can't.
+        target: A class or a function; what `**kwargs` of a class passes on is looked up in its base classes.
+        options: What the recipe says, by argument.
+        where: The place in the recipe, for the message.
+        given: Arguments that the caller passes itself, so that the recipe can't.
 
     Raises:
-        RecipeError: all the faults, a line each.
+        RecipeError: All the faults, a line each.
     """
     parameters, open_ended = _parameters(target)
     name = getattr(target, "__qualname__", repr(target))

@@ -129,7 +129,7 @@ def read(path: Path) -> Source:
     """The source in a file of UTF-8 text.
 
     Raises:
-        RecipeError: the file can't be read, is too large, or isn't the YAML that recipes use.
+        RecipeError: The file can't be read, is too large, or isn't the YAML that recipes use.
     """
     name = _display(path)
     try:
@@ -153,7 +153,7 @@ def parse(text: str, name: str, whole: bool = False) -> Source:
     """The source in a text; `whole` gives everything the one position `name` (an override).
 
     Raises:
-        RecipeError: all that is wrong with it, with positions.
+        RecipeError: All that is wrong with it, with positions.
     """
     control = _CONTROL.search(text.replace("\r\n", "\n "))
     if control:
@@ -176,7 +176,7 @@ def scalar(text: str) -> Any:
     """The value of an unquoted scalar: number, true, false, nothing, or the text itself.
 
     Raises:
-        ValueError: people or YAML versions disagree on what it means; says what to write instead.
+        ValueError: People or YAML versions disagree on what it means; says what to write instead.
     """
     if text in _WORDS:
         return _WORDS[text]

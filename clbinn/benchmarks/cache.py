@@ -39,7 +39,7 @@ def cached(dataset: Any) -> ResidentData | None:
     """Reads a dataset once into memory, if nothing in it is random.
 
     Args:
-        dataset: an Avalanche or torch dataset. Known to be fixed are torchvision's MNIST and CIFAR classes and their
+        dataset: An Avalanche or torch dataset. Known to be fixed are torchvision's MNIST and CIFAR classes and their
             relatives in Avalanche, tensor datasets and `TensorTask`s, under transforms without chance.
 
     Returns:

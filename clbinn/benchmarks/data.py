@@ -28,10 +28,10 @@ class DataFiles:
     """The files of a data set below a root, in torchvision's layout.
 
     Attributes:
-        folder: folder below the root.
-        files: name of each file and its MD5; None where no digest is published.
-        archives: names (below the root) that stand for the files, with their MD5.
-        url: where people can get them by hand.
+        folder: Folder below the root.
+        files: Name of each file and its MD5; None where no digest is published.
+        archives: Names (below the root) that stand for the files, with their MD5.
+        url: Where people can get them by hand.
     """
 
     folder: str
@@ -106,11 +106,11 @@ class DataStatus:
     """One data set: whether it is there.
 
     Attributes:
-        name: its name in recipes.
-        path: where it was found, or None.
+        name: Its name in recipes.
+        path: Where it was found, or None.
         checked: "ok" (all files have the known MD5), "bad" (a file has another), "unchecked" (no MD5 is known) or
             "missing".
-        how: how to get it, or what is wrong with it; empty if it is ok.
+        how: How to get it, or what is wrong with it; empty if it is ok.
     """
 
     name: str
@@ -176,7 +176,7 @@ def locate(name: str, data_root: str | Path | None = None) -> tuple[Path, list[P
     """The first root that has the data set, and its files there, checked by MD5.
 
     Raises:
-        DataError: if no root has it (with the ways to get it), or a file is damaged.
+        DataError: No root has it (with the ways to get it), or a file is damaged.
     """
     for root in search_roots(data_root):
         files = present(name, root)

@@ -23,7 +23,7 @@ Device = torch.device | str
 class DeviceCopies:
     """A tensor with its copies on other devices, each made when it is first asked for."""
 
-    def __init__(self, tensor: Tensor):
+    def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self._copies = {tensor.device: tensor}
 
@@ -49,16 +49,16 @@ class TensorTask(Dataset[tuple[Tensor, int]]):
     `permutation[j]` of the image.
 
     Args:
-        images: raw images `(m, *shape)`, uint8 or float32; a `DeviceCopies` is shared between tasks.
-        targets: labels of the task's images, `(n,)`, int64; a `DeviceCopies` is shared likewise.
-        rows: which raw images belong to the task, `(n,)`, int64; None is all of them.
-        degrees: angle of rotation, counter-clockwise, bilinear, black outside.
-        permutation: an order of the `math.prod(shape)` pixels, int64.
-        mean: one number, or one per channel (first axis of `shape`).
-        std: like `mean`, above 0.
+        images: Raw images `(m, *shape)`, uint8 or float32; a `DeviceCopies` is shared between tasks.
+        targets: Labels of the task's images, `(n,)`, int64; a `DeviceCopies` is shared likewise.
+        rows: Which raw images belong to the task, `(n,)`, int64; None is all of them.
+        degrees: Angle of rotation, counter-clockwise, bilinear, black outside.
+        permutation: An order of the `math.prod(shape)` pixels, int64.
+        mean: One number, or one per channel (first axis of `shape`).
+        std: Like `mean`, above 0.
 
     Raises:
-        ValueError: if sizes or types don't fit each other.
+        ValueError: Sizes or types don't fit each other.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TensorTask(Dataset[tuple[Tensor, int]]):
         permutation: Tensor | None = None,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
-    ):
+    ) -> None:
         self._images = images if isinstance(images, DeviceCopies) else DeviceCopies(images)
         self._targets = targets if isinstance(targets, DeviceCopies) else DeviceCopies(targets)
         self._rows = None if rows is None else DeviceCopies(rows)
@@ -214,9 +214,9 @@ class ResidentData:
     """What an Avalanche dataset amounts to when it is made of `TensorTask`s alone.
 
     Attributes:
-        parts: the tasks it is made of.
-        index: positions in the concatenation of the parts, `(n,)`, int64; None is all of them, in order.
-        task_labels: one label for all images, or one each, `(n,)`; None if batches carry no task label.
+        parts: The tasks it is made of.
+        index: Positions in the concatenation of the parts, `(n,)`, int64; None is all of them, in order.
+        task_labels: One label for all images, or one each, `(n,)`; None if batches carry no task label.
     """
 
     parts: tuple[TensorTask, ...]
@@ -280,7 +280,7 @@ def resident(dataset: Any) -> ResidentData | None:
     """Finds the `TensorTask`s inside an Avalanche dataset, or subsets and concatenations of them.
 
     Args:
-        dataset: an `AvalancheDataset`, a `TensorTask`, or torch's `Subset` and `ConcatDataset` of them.
+        dataset: An `AvalancheDataset`, a `TensorTask`, or torch's `Subset` and `ConcatDataset` of them.
 
     Returns:
         Their parts and the index, or None if anything else is in it: other datasets, transforms, images of different

@@ -63,9 +63,9 @@ def images(
     """A folder with train/CLASS/*.png and test/CLASS/*.png (or other image files); classes in order of their names.
 
     Args:
-        path: the folder.
-        data_root: where a relative path may start.
-        size: height and width that all images are resized to; None: they must be of one size.
+        path: The folder.
+        data_root: Where a relative path may start.
+        size: Height and width that all images are resized to; None: they must be of one size.
 
     Returns:
         Bytes, `(n, height, width)` if all images are grey, else `(n, height, width, 3)`; of 16 bits the upper 8.
@@ -105,7 +105,7 @@ def find_path(path: str, data_root: str | Path | None) -> Path:
     """The recipe's `path`: absolute, or below the working folder, or below one of the data roots.
 
     Raises:
-        DataError: if nothing is there.
+        DataError: Nothing is there.
     """
     given = expanded(path)
     places = [given] if given.is_absolute() else [given, *(root / given for root in search_roots(data_root))]

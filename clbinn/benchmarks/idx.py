@@ -19,14 +19,14 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     """Reads an IDX file of unsigned bytes.
 
     Args:
-        path: the file; packed if its name ends in ".gz".
-        ndim: number of dimensions that it must have: 3 for images `(n, height, width)`, 1 for labels `(n,)`.
+        path: The file; packed if its name ends in ".gz".
+        ndim: Number of dimensions that it must have: 3 for images `(n, height, width)`, 1 for labels `(n,)`.
 
     Returns:
         A uint8 tensor of `ndim` dimensions.
 
     Raises:
-        DataError: if the file can't be read, is truncated, or isn't of this format.
+        DataError: The file can't be read, is truncated, or isn't of this format.
     """
     try:
         content = path.read_bytes()
@@ -55,7 +55,7 @@ def find_idx(folder: Path, stem: str) -> Path:
     """The file `stem` or `stem`.gz in `folder`.
 
     Raises:
-        DataError: if neither is there.
+        DataError: Neither is there.
     """
     for name in (stem, f"{stem}.gz"):
         if (folder / name).is_file():

@@ -38,17 +38,17 @@ class TensorLoader:
     The order of epoch e depends on the seed and e alone, whatever was drawn before or elsewhere.
 
     Args:
-        data: what `resident` found.
-        batch_size: images in a batch; the last one may have fewer.
-        shuffle: a new order each epoch, and whole tasks rotated and permuted once and kept while the loader lives.
-        generator_seed: a number, or several that are mixed.
-        task_label: replaces the task labels of the data, if not None.
-        drop_last: leave out an incomplete last batch. A last batch of one image, which batch normalisation can't
+        data: What `resident` found.
+        batch_size: Images in a batch; the last one may have fewer.
+        shuffle: A new order each epoch, and whole tasks rotated and permuted once and kept while the loader lives.
+        generator_seed: A number, or several that are mixed.
+        task_label: Replaces the task labels of the data, if not None.
+        drop_last: Leave out an incomplete last batch. A last batch of one image, which batch normalisation can't
             normalise, otherwise joins the one before.
-        device: where batches come out.
+        device: Where batches come out.
 
     Attributes:
-        epoch: the epoch that the next iteration gives, from 0; may be set.
+        epoch: The epoch that the next iteration gives, from 0; may be set.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TensorLoader:
         task_label: int | None = None,
         drop_last: bool = False,
         device: Device = "cpu",
-    ):
+    ) -> None:
         if task_label is not None:
             data = ResidentData(data.parts, data.index, task_label)
         self.data = data.to(device)
@@ -93,16 +93,16 @@ class ParallelLoader:
     A mini-batch holds one of each set, in the order of the sets. An epoch is one of the leading set.
 
     Args:
-        sets: what `resident` found in each.
-        batch_sizes: images of each set in a batch.
-        lead: position of the leading set.
-        oversample: start a set that ends before the leading one again, in a new order, instead of going on without it.
-        generator_seed: as of `TensorLoader`.
-        drop_last: leave out incomplete batches.
-        device: where batches come out.
+        sets: What `resident` found in each.
+        batch_sizes: Images of each set in a batch.
+        lead: Position of the leading set.
+        oversample: Start a set that ends before the leading one again, in a new order, instead of going on without it.
+        generator_seed: As of `TensorLoader`.
+        drop_last: Leave out incomplete batches.
+        device: Where batches come out.
 
     Attributes:
-        epoch: as of `TensorLoader`.
+        epoch: As of `TensorLoader`.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class ParallelLoader:
         generator_seed: tuple[int, ...] = (0,),
         drop_last: bool = False,
         device: Device = "cpu",
-    ):
+    ) -> None:
         self.sets = [data.to(device) for data in sets]
         self.batch_sizes, self.lead, self.oversample, self.drop_last = batch_sizes, lead, oversample, drop_last
         self.device, self.seeds = torch.device(device), generator_seed
@@ -149,15 +149,15 @@ class MemoryLoader:
     Mini-batch n depends on the seed and n alone.
 
     Args:
-        sets: what `resident` found in each.
-        batch_size: images of each set in a mini-batch, at most.
-        generator_seed: as of `TensorLoader`.
-        device: where mini-batches come out.
+        sets: What `resident` found in each.
+        batch_size: Images of each set in a mini-batch, at most.
+        generator_seed: As of `TensorLoader`.
+        device: Where mini-batches come out.
     """
 
     def __init__(
         self, sets: Sequence[ResidentData], batch_size: int, generator_seed: tuple[int, ...], device: Device = "cpu"
-    ):
+    ) -> None:
         self.sets, self.batch_size = [data.to(device) for data in sets], batch_size
         self.seeds, self.device = generator_seed, torch.device(device)
         self._cut: dict[int, tuple[int, tuple[Tensor, ...]]] = {}  # of each set: the pass over it, its mini-batches
@@ -187,7 +187,7 @@ class FastLoadingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     supports_distributed = False
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
         self._seen: Any = None

@@ -61,14 +61,14 @@ def load_source(spec: SourceSpec, data_root: str | Path | None = None, download:
     """Loads and checks a source.
 
     Args:
-        spec: what the recipe says. `options.hold_out: n` keeps the last n training images for testing, in place of the
+        spec: What the recipe says. `options.hold_out: n` keeps the last n training images for testing, in place of the
             test set; `train_size` and `test_size` choose so many images, in equal shares of each class.
-        data_root: folder that is searched first for files.
-        download: whether a named data set may be downloaded; None leaves it to the recipe.
+        data_root: Folder that is searched first for files.
+        download: Whether a named data set may be downloaded; None leaves it to the recipe.
 
     Raises:
-        RecipeError: if the source has no such option, or sizes ask for more than there is.
-        DataError: if data are missing, damaged or don't fit.
+        RecipeError: The source has no such option, or sizes ask for more than there is.
+        DataError: Data are missing, damaged or don't fit.
     """
     options = dict(spec.options)
     hold_out = options.pop("hold_out", 0)

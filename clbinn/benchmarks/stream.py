@@ -24,15 +24,15 @@ class StreamInfo:
     """What a stream is.
 
     Attributes:
-        name: the recipe's name.
-        title: the recipe's title.
+        name: The recipe's name.
+        title: The recipe's title.
         scenario: "task" (labels from 0 in each task, and the task's number is given), "domain" (labels from 0 in each
             task, one shared head) or "class" (each task brings new labels, one shared head that has them all).
-        input_shape: shape of one input.
-        num_classes: outputs that a shared head needs: the largest label plus 1.
-        classes_per_task: the labels that occur in each task, ascending, as the network has to output them.
-        num_tasks: number of tasks.
-        task_names: a name in plain words for each.
+        input_shape: Shape of one input.
+        num_classes: Outputs that a shared head needs: the largest label plus 1.
+        classes_per_task: The labels that occur in each task, ascending, as the network has to output them.
+        num_tasks: Number of tasks.
+        task_names: A name in plain words for each.
         hashes: SHA-256 digests of data, permutations and class order; none of Avalanche's own benchmarks.
     """
 
@@ -56,18 +56,18 @@ def load(
     """Loads a task stream.
 
     Args:
-        recipe: a name of the catalogue, the path of a YAML file, or a recipe.
-        data_root: folder that is searched for data before `$CLBINN_DATA` and the cache.
-        seed: replaces the recipe's seed of permutations and class orders.
-        download: whether missing data may be downloaded; None leaves it to the recipe.
+        recipe: A name of the catalogue, the path of a YAML file, or a recipe.
+        data_root: Folder that is searched for data before `$CLBINN_DATA` and the cache.
+        seed: Replaces the recipe's seed of permutations and class orders.
+        download: Whether missing data may be downloaded; None leaves it to the recipe.
 
     Returns:
         An Avalanche benchmark with `train_stream`, `test_stream` and `info`, a `StreamInfo`. Task labels are 0, except
         in the task scenario, where they count the tasks from 0.
 
     Raises:
-        RecipeError: if the recipe can't be found or used.
-        DataError: if data are missing, damaged or don't fit.
+        RecipeError: The recipe can't be found or used.
+        DataError: Data are missing, damaged or don't fit.
     """
     if not isinstance(recipe, BenchmarkRecipe):
         from ..recipes import load_benchmark

@@ -43,13 +43,13 @@ def make_tasks(recipe: BenchmarkRecipe, load: Load, seed: int | None = None) -> 
     """The tasks of a recipe.
 
     Args:
-        recipe: any recipe but one of kind `avalanche`.
-        load: turns a source's specification into its images; called once for each that differs.
-        seed: replaces the recipe's seed of permutations and class orders; in a list of tasks it is added to theirs.
+        recipe: Any recipe but one of kind `avalanche`.
+        load: Turns a source's specification into its images; called once for each that differs.
+        seed: Replaces the recipe's seed of permutations and class orders; in a list of tasks it is added to theirs.
 
     Raises:
-        RecipeError: if the recipe asks for what the source doesn't have.
-        DataError: if data are missing, damaged or don't fit each other.
+        RecipeError: The recipe asks for what the source doesn't have.
+        DataError: Data are missing, damaged or don't fit each other.
     """
     if isinstance(recipe.tasks, list):
         return _listed(recipe.tasks, recipe, load, seed)
@@ -90,7 +90,7 @@ def digest(*tensors: Tensor) -> str:
 class _Material:
     """A source on the device: its tensors are shared by all tasks that are cut from it."""
 
-    def __init__(self, source: Source, normalise: Normalise | None):
+    def __init__(self, source: Source, normalise: Normalise | None) -> None:
         self.source = source
         self.mean, self.std = _moments(source, normalise)
         self.images = DeviceCopies(source.train_images), DeviceCopies(source.test_images)

@@ -73,7 +73,7 @@ def load_paper(path: Path, overrides: Sequence[str] = ()) -> Paper:
     """One file, with the overrides laid over each of its methods, or (`benchmark.…`) over its data.
 
     Raises:
-        RecipeError: something in the file or in an override is wrong; tells all that is.
+        RecipeError: Something in the file or in an override is wrong; tells all that is.
     """
     of_benchmark, of_methods = recipes.split_overrides(overrides)
     source = yaml_source.read(path)

@@ -69,21 +69,21 @@ def reproduce(
     """Run a table's rows that are not finished, and compare all with the published numbers.
 
     Args:
-        table: an ID of `overview`, or a part of one such as `table10/mnist` or `table10/mnist/ste`.
-        seeds: as many as the paper's by default.
+        table: An ID of `overview`, or a part of one such as `table10/mnist` or `table10/mnist/ste`.
+        seeds: As many as the paper's by default.
         overrides: `KEY=VALUE` for every row, e.g. `train.epochs=5`; `benchmark.…` for the data.
-        out: folder of all runs; the page is `<out>/<table>.html`.
+        out: Folder of all runs; the page is `<out>/<table>.html`.
         device: `auto`, `cpu`, `cuda`, …
-        data_root: searched first for data.
-        download: whether missing data may be downloaded; None as the recipe says.
-        report: gets lines of progress; standard error by default.
+        data_root: Searched first for data.
+        download: Whether missing data may be downloaded; None as the recipe says.
+        report: Gets lines of progress; standard error by default.
 
     Returns:
         The comparison as text.
 
     Raises:
-        UserError: no such table, or recipe, device or options can't be used.
-        RunError: no row could be run.
+        UserError: No such table, or recipe, device or options can't be used.
+        RunError: No row could be run.
     """
     table = table.rstrip("/")
     name, _, part = table.partition("/")

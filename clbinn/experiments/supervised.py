@@ -67,22 +67,22 @@ def train(
     """Run one method with one seed, or go on where it was cut off, or do nothing if it was finished.
 
     Args:
-        benchmark: the data, a recipe of one task.
-        method: the optimizer with its settings.
-        seed: of split, initialisation, order, dropout and sampling.
-        out: folder of all runs.
-        data_root: folder that is searched first for data.
-        download: whether missing data may be downloaded; None as the recipe says.
+        benchmark: The data, a recipe of one task.
+        method: The optimizer with its settings.
+        seed: Of split, initialisation, order, dropout and sampling.
+        out: Folder of all runs.
+        data_root: Folder that is searched first for data.
+        download: Whether missing data may be downloaded; None as the recipe says.
         device: `auto`, `cpu`, `cuda`, …
-        report: gets a line of progress now and then.
-        shorter_than: epochs of the published protocol, for the note in summary.json.
+        report: Gets a line of progress now and then.
+        shorter_than: Epochs of the published protocol, for the note in summary.json.
 
     Returns:
         The run folders: one for `mc_samples`, one more for each of `also_mc_samples`.
 
     Raises:
-        UserError: recipe, data or device can't be used, or another process works on the run.
-        RunError: numbers that are not finite, or a full disk.
+        UserError: Recipe, data or device can't be used, or another process works on the run.
+        RunError: Numbers that are not finite, or a full disk.
         Interrupted: Ctrl-C or SIGTERM came; everything is saved.
     """
     paths = [run_path(out, benchmark, variant, seed) for variant in method.variants]
@@ -244,11 +244,11 @@ def evaluate(learner: Learner, data: Any, mc_samples: int, seed: int, device: st
     """Accuracy, NLL and ECE of the mean of `mc_samples` draws (0: the mode; real weights: as they are).
 
     Args:
-        learner: network and optimizer.
-        data: a `TensorTask`.
+        learner: Network and optimizer.
+        data: A `TensorTask`.
         mc_samples: C.
-        seed: of the draws.
-        device: where it is computed.
+        seed: Of the draws.
+        device: Where it is computed.
     """
     x, y = data.batch(torch.arange(len(data), device=device))
     network, optimizer = learner.network, learner.optimizer

@@ -82,15 +82,15 @@ def build_learner(
     """What a method says, ready to train on the data.
 
     Args:
-        method: network, optimizer, schedules.
-        data: gives the sizes, and what is trained on before where the method says so.
-        seed: of the optimizer, and of that training.
-        device: where the network is.
-        report: gets a line of progress now and then.
-        pretrain: whether to train before as the method says; a state that is loaded afterwards makes it needless.
+        method: Network, optimizer, schedules.
+        data: Gives the sizes, and what is trained on before where the method says so.
+        seed: Of the optimizer, and of that training.
+        device: Where the network is.
+        report: Gets a line of progress now and then.
+        pretrain: Whether to train before as the method says; a state that is loaded afterwards makes it needless.
 
     Raises:
-        RecipeError: network, optimizer or schedule can't be made from their settings.
+        RecipeError: Network, optimizer or schedule can't be made from their settings.
     """
     if method.pretraining is None or not pretrain:
         network = build_model(method.model, data.input_shape, data.num_classes).to(device)
@@ -106,7 +106,7 @@ def check_method(method: Method) -> None:
     """Everything of a method that can be checked before data are loaded.
 
     Raises:
-        RecipeError: network, optimizer or schedules don't take their settings, or a pretraining has nothing to start.
+        RecipeError: Network, optimizer or schedules don't take their settings, or a pretraining has nothing to start.
     """
     check_model(method.model)
     _optimizer_options(method, 1.0, 0)

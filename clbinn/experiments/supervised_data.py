@@ -56,16 +56,16 @@ def load_experiment(
     """The one task of a recipe, split for validation.
 
     Args:
-        benchmark: a recipe of a single task that leaves its images as they are.
-        validation: share of the training data, drawn at random, that validates; 0 is none.
-        seed: of the split.
-        data_root: folder that is searched first.
-        download: whether missing data may be downloaded; None as the recipe says.
+        benchmark: A recipe of a single task that leaves its images as they are.
+        validation: Share of the training data, drawn at random, that validates; 0 is none.
+        seed: Of the split.
+        data_root: Folder that is searched first.
+        download: Whether missing data may be downloaded; None as the recipe says.
 
     Raises:
-        RecipeError: the recipe has no source.
-        DataError: data that are missing or damaged.
-        UserError: a split that leaves a part empty.
+        RecipeError: The recipe has no source.
+        DataError: Data that are missing or damaged.
+        UserError: A split that leaves a part empty.
     """
     if benchmark.source is None:
         raise RecipeError(f"{benchmark.name}: a supervised experiment needs a `source`")
@@ -95,8 +95,8 @@ def crop_and_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     """A random crop of each image out of itself padded by 4 pixels of 0, then a horizontal flip of every second one.
 
     Args:
-        x: normalised images (n, channels, height, width).
-        generator: on the CPU.
+        x: Normalised images (n, channels, height, width).
+        generator: On the CPU.
 
     Returns:
         The same shape.

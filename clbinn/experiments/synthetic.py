@@ -37,8 +37,8 @@ def load_points(benchmark: BenchmarkRecipe, data_root: Path | None) -> Points:
     """The points that a recipe's source function gives.
 
     Raises:
-        RecipeError: there is no source, or an option that it doesn't take.
-        DataError: data that can't be read.
+        RecipeError: There is no source, or an option that it doesn't take.
+        DataError: Data that can't be read.
     """
     if benchmark.source is None or ":" not in benchmark.source.dataset:
         raise RecipeError(f"{benchmark.name}: source.dataset: a synthetic problem is a function, `package.module:name`")

@@ -21,12 +21,12 @@ class Points:
     """A small problem, inputs standardised by the training points.
 
     Attributes:
-        name: which data these are; a substitute says so.
+        name: Which data these are; a substitute says so.
         train_x: (n, features), float32.
         train_y: (n,), float32: classes 0 and 1, or standardised outputs.
         test_x: (m, features), float32.
         test_y: (m,), float32.
-        regression: whether outputs are real numbers.
+        regression: Whether outputs are real numbers.
     """
 
     name: str
@@ -41,9 +41,9 @@ def two_moons(data_root: Path | None = None, noise: float = 0.1, test_points: in
     """100 points in each of two half circles, and held-out points of the same kind.
 
     Args:
-        data_root: not needed; the points are made.
-        noise: standard deviation of the Gaussian noise.
-        test_points: number of held-out points.
+        data_root: Not needed; the points are made.
+        noise: Standard deviation of the Gaussian noise.
+        test_points: Number of held-out points.
     """
     from sklearn.datasets import make_moons
 
@@ -59,12 +59,12 @@ def snelson(data_root: Path | None = None, path: str | None = None, held_out: in
     """Snelson & Ghahramani's 200 points (2005); without the files a made substitute, which its name says.
 
     Args:
-        data_root: searched first for a folder `snelson`.
-        path: a folder, or a URL (http, https, file), that holds `train_inputs` and `train_outputs`, a number a line.
-        held_out: of the points drawn as test points for the test error; the curve is learned from all of them.
+        data_root: Searched first for a folder `snelson`.
+        path: A folder, or a URL (http, https, file), that holds `train_inputs` and `train_outputs`, a number a line.
+        held_out: Of the points drawn as test points for the test error; the curve is learned from all of them.
 
     Raises:
-        DataError: files of `path` that are missing or hold anything but as many inputs as outputs.
+        DataError: Files of `path` that are missing or hold anything but as many inputs as outputs.
     """
     if path is None:
         folders = [root / "snelson" for root in search_roots(data_root)]

@@ -17,7 +17,7 @@ class WeightHistogram(SupervisedPlugin):  # type: ignore[misc]
     """After each task counts the weights of a BayesBiNN optimizer by P(w = +1), in bins of [0, 1].
 
     Args:
-        bins: number of bins.
+        bins: Number of bins.
     """
 
     supports_distributed = False

@@ -23,16 +23,16 @@ class CNN(nn.Module):
 
     Args:
         input_shape: (channels, height, width) of one image.
-        out_features: number of classes.
-        blocks: channels of each convolution, one list a block.
-        hidden: units of the fully connected layers before the last.
-        kernel_size: of all convolutions; odd.
-        order: see above.
-        learned_norm: gain and bias in the batch normalisations are learned. The appendix keeps them at 1 and 0.
+        out_features: Number of classes.
+        blocks: Channels of each convolution, one list a block.
+        hidden: Units of the fully connected layers before the last.
+        kernel_size: Of all convolutions; odd.
+        order: See above.
+        learned_norm: Gain and bias in the batch normalisations are learned. The appendix keeps them at 1 and 0.
         last: "norm" is a binary layer without bias and a batch normalisation; "bias" a layer with bias and no more
             (LR-net's own, which stays real valued).
-        dropout: probability of dropping a unit before the last layer, in [0, 1).
-        momentum: of the convolutions' running statistics. The fully connected layers' are torch's default 0.1.
+        dropout: Probability of dropping a unit before the last layer, in [0, 1).
+        momentum: Of the convolutions' running statistics. The fully connected layers' are torch's default 0.1.
 
     Shape:
         (n, channels, height, width) to logits (n, out_features).
@@ -107,14 +107,14 @@ def lrnet_mnist(
 
     Args:
         input_shape: (channels, height, width) of one image.
-        out_features: number of classes.
-        order: as in `CNN`.
+        out_features: Number of classes.
+        order: As in `CNN`.
         original: LR-net's own: learned gain and bias, dropout 0.5 before the last layer, which has a bias and no
             normalisation.
         stochastic: `binary` or `ternary` replaces all layers but that one by random weights, for `clbinn.optim.LRNet`.
 
     Raises:
-        ValueError: images that are too small, or an unknown `stochastic`.
+        ValueError: Images that are too small, or an unknown `stochastic`.
     """
     return _lrnet(input_shape, out_features, ((32,), (64,)), (512,), 5, order, original, stochastic)
 

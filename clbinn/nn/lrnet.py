@@ -28,8 +28,8 @@ class _Stochastic(nn.Module):
     """Base of the layers: the weight, and the choice between sampling and using it as it is.
 
     Args:
-        shape: of the weight.
-        ternary: weights in {-1, 0, +1} instead of {-1, +1}. The parameter then has a leading dimension of 2: whether
+        shape: Of the weight.
+        ternary: Weights in {-1, 0, +1} instead of {-1, +1}. The parameter then has a leading dimension of 2: whether
             the weight is not 0, and whether it is positive.
     """
 
@@ -50,9 +50,9 @@ class StochasticLinear(_Stochastic):
     """A fully connected layer without bias; (n, in_features) to (n, out_features).
 
     Args:
-        in_features: size of an input.
-        out_features: number of units.
-        ternary: see the module's text.
+        in_features: Size of an input.
+        out_features: Number of units.
+        ternary: See the module's text.
     """
 
     def __init__(self, in_features: int, out_features: int, ternary: bool = False) -> None:
@@ -67,10 +67,10 @@ class StochasticConv2d(_Stochastic):
     """A convolution of stride 1 without bias that keeps the image's size.
 
     Args:
-        in_channels: channels of an image.
-        out_channels: number of filters.
+        in_channels: Channels of an image.
+        out_channels: Number of filters.
         kernel_size: odd.
-        ternary: see the module's text.
+        ternary: See the module's text.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, ternary: bool = False) -> None:
@@ -93,14 +93,14 @@ def to_stochastic(
     """A copy of a real network with random weights in its linear and convolutional layers.
 
     Args:
-        network: usually trained. Its layers have no bias, and its convolutions stride 1 and padding "same", except the
+        network: Usually trained. Its layers have no bias, and its convolutions stride 1 and padding "same", except the
             last layer where that is kept.
-        ternary: weights in {-1, 0, +1}.
-        initialise: take the probabilities from the real weights (`initial_logits`); otherwise all are ½.
-        keep_last: leave the last such layer real valued, as LR-net does.
+        ternary: Weights in {-1, 0, +1}.
+        initialise: Take the probabilities from the real weights (`initial_logits`); otherwise all are ½.
+        keep_last: Leave the last such layer real valued, as LR-net does.
 
     Raises:
-        ValueError: a layer that has no stochastic twin, or no layer to replace.
+        ValueError: A layer that has no stochastic twin, or no layer to replace.
     """
     network = copy.deepcopy(network)
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]

@@ -33,12 +33,12 @@ def adam_step(
     """One step of torch's Adam in place, fused to one pass over memory.
 
     Args:
-        values: what is learned.
-        gradients: of the same shapes.
-        exp_avgs: first moments, changed in place.
-        exp_avg_sqs: second moments, changed in place.
-        group: holds lr, betas, adam_eps and step, the number of steps done before.
-        weight_decay: factor of the L2 term, added to the gradient.
+        values: What is learned.
+        gradients: Of the same shapes.
+        exp_avgs: First moments, changed in place.
+        exp_avg_sqs: Second moments, changed in place.
+        group: Holds lr, betas, adam_eps and step, the number of steps done before.
+        weight_decay: Factor of the L2 term, added to the gradient.
     """
     steps = [torch.tensor(float(group["step"]), device=value.device) for value in values]
     adam(

@@ -54,14 +54,14 @@ class Bop(BinaryOptimizer):
     `clbinn.optim.schedules.StepDecay(opt, factor, every, key="adaptivity")` (Table 9).
 
     Args:
-        params: parameters or parameter groups. All of them become binary: hand over only those that should.
+        params: Parameters or parameter groups. All of them become binary: hand over only those that should.
         adaptivity: γ in [0, 1]: how quickly the average follows the gradients (Table 9: 1e-5 for MNIST).
         threshold: τ ≥ 0: a larger one flips less (Table 9: 1e-8 for MNIST).
-        seed: of the first signs; None takes one from torch's global generator.
+        seed: Of the first signs; None takes one from torch's global generator.
 
     Raises:
-        ValueError: an option out of its range.
-        TypeError: parameters of half precision or of mixed types.
+        ValueError: An option out of its range.
+        TypeError: Parameters of half precision or of mixed types.
 
     Example:
         >>> net = torch.nn.Linear(4, 2, bias=False)

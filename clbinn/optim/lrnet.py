@@ -72,18 +72,18 @@ class LRNet(BinaryOptimizer):
     same Adam.
 
     Args:
-        params: parameters or parameter groups, of a network with stochastic layers.
+        params: Parameters or parameter groups, of a network with stochastic layers.
         lr: Adam's step size (LR-net: 1e-2, times 0.1 every 100 epochs).
         probability_penalty: c ≥ 0 of Σ a (1 - a); LR-net's binary networks have 1e-6.
-        logit_penalty: c' ≥ 0 of Σ θ²; LR-net's ternary networks have 1e-11, and no other penalty on probabilities.
-        weight_decay: c'' ≥ 0 of ½ ‖w‖² on real weights of two dimensions or more.
+        logit_penalty: C' ≥ 0 of Σ θ²; LR-net's ternary networks have 1e-11, and no other penalty on probabilities.
+        weight_decay: C'' ≥ 0 of ½ ‖w‖² on real weights of two dimensions or more.
         betas: Adam's decay rates, each in [0, 1).
         eps: Adam's term in the denominator.
-        seed: of the draws of `sample_weights`; None takes one from torch's global generator.
+        seed: Of the draws of `sample_weights`; None takes one from torch's global generator.
 
     Raises:
-        ValueError: an option out of its range, or no stochastic layer's weight among the parameters.
-        TypeError: parameters of half precision or of mixed types.
+        ValueError: An option out of its range, or no stochastic layer's weight among the parameters.
+        TypeError: Parameters of half precision or of mixed types.
     """
 
     _by_parameter: ClassVar[bool] = True

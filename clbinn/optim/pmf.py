@@ -57,20 +57,20 @@ class PMF(BinaryOptimizer):
     Logits start by Glorot's uniform rule, those of vectors (biases) normal with standard deviation 0.1.
 
     Args:
-        params: parameters or parameter groups. All of them become binary: hand over only those that should.
+        params: Parameters or parameter groups. All of them become binary: hand over only those that should.
         lr: Adam's step size (Table 9: 1e-3 for MNIST, times 0.2 every 7,000 iterations).
         rho: ρ ≥ 1, growth of β (Table 9: 1.2 for MNIST, 1.05 for CIFAR).
-        rho_interval: steps between growths, at least 1. Table 9 does not say; 100 is the authors' code's default.
-        beta_max: where β stays, at least 1; β starts at 1.
+        rho_interval: Steps between growths, at least 1. Table 9 does not say; 100 is the authors' code's default.
+        beta_max: Where β stays, at least 1; β starts at 1.
         jacobian: `exact`, or `identity` as in the authors' code.
         betas: Adam's decay rates, each in [0, 1).
         eps: Adam's term in the denominator.
-        weight_decay: factor of the L2 term on the logits, at least 0.
-        seed: of the start; None takes one from torch's global generator.
+        weight_decay: Factor of the L2 term on the logits, at least 0.
+        seed: Of the start; None takes one from torch's global generator.
 
     Raises:
-        ValueError: an option out of its range.
-        TypeError: parameters of half precision or of mixed types.
+        ValueError: An option out of its range.
+        TypeError: Parameters of half precision or of mixed types.
 
     Example:
         >>> net = torch.nn.Linear(4, 2, bias=False)

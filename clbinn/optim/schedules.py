@@ -21,11 +21,11 @@ class Schedule:
     """Base: `value(start, t)` is the value after t calls of `step()`.
 
     Args:
-        optimizer: its parameter groups hold the value.
-        key: name of the value in the groups.
+        optimizer: Its parameter groups hold the value.
+        key: Name of the value in the groups.
 
     Raises:
-        ValueError: no such value in a group.
+        ValueError: No such value in a group.
     """
 
     def __init__(self, optimizer: Optimizer, key: str = "lr") -> None:
@@ -55,7 +55,7 @@ class Schedule:
         """Go on from a saved state; sets the value in the groups.
 
         Raises:
-            ValueError: it is of another number of groups.
+            ValueError: It is of another number of groups.
         """
         if len(state["starts"]) != len(self.optimizer.param_groups):
             groups = len(self.optimizer.param_groups)
@@ -74,10 +74,10 @@ class CosineDecay(Schedule):
     .. math:: α_t = α_T + ½ (α_0 - α_T) (1 + \cos(π t / T))
 
     Args:
-        optimizer: as in `Schedule`.
+        optimizer: As in `Schedule`.
         total: T, at least 1; the value stays at `end` afterwards.
         end: α_T ≥ 0.
-        key: as in `Schedule`.
+        key: As in `Schedule`.
     """
 
     def __init__(self, optimizer: Optimizer, total: int, end: float = 1e-16, key: str = "lr") -> None:
@@ -100,10 +100,10 @@ class ExponentialDecay(Schedule):
     The appendix prints the exponent as -T, which would grow without bound; 1/T is what ends at α_T.
 
     Args:
-        optimizer: as in `Schedule`.
+        optimizer: As in `Schedule`.
         total: T, at least 1; the value stays at `end` afterwards.
         end: α_T, above 0.
-        key: as in `Schedule`.
+        key: As in `Schedule`.
     """
 
     def __init__(self, optimizer: Optimizer, total: int, end: float, key: str = "lr") -> None:
@@ -122,11 +122,11 @@ class StepDecay(Schedule):
     """Times `factor` every `every` calls, or at the calls listed (Tables 3 and 9).
 
     Args:
-        optimizer: as in `Schedule`.
-        factor: above 0.
-        every: an interval in calls (Bop: 1 or 100 epochs; PMF: 7,000 iterations), or the calls themselves, as
+        optimizer: As in `Schedule`.
+        factor: Above 0.
+        every: An interval in calls (Bop: 1 or 100 epochs; PMF: 7,000 iterations), or the calls themselves, as
             `[1500, 2500]`.
-        key: as in `Schedule`.
+        key: As in `Schedule`.
     """
 
     def __init__(self, optimizer: Optimizer, factor: float, every: int | Sequence[int], key: str = "lr") -> None:

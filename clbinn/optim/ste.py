@@ -29,17 +29,17 @@ class STE(BinaryOptimizer):
     parameters held before does not matter.
 
     Args:
-        params: parameters or parameter groups. All of them become binary: hand over only those that should.
+        params: Parameters or parameter groups. All of them become binary: hand over only those that should.
         lr: Adam's step size; torch's schedulers and `clbinn.optim.schedules` move it (Table 9: 1e-2, cosine).
         betas: Adam's decay rates, each in [0, 1).
         eps: Adam's term in the denominator.
-        clip_gradient: largest magnitude of a gradient's element, above 0; None does not clip.
-        clip_latent: largest magnitude of a latent weight, above 0; None does not clip.
-        seed: of the start; None takes one from torch's global generator.
+        clip_gradient: Largest magnitude of a gradient's element, above 0; None does not clip.
+        clip_latent: Largest magnitude of a latent weight, above 0; None does not clip.
+        seed: Of the start; None takes one from torch's global generator.
 
     Raises:
-        ValueError: an option out of its range.
-        TypeError: parameters of half precision or of mixed types.
+        ValueError: An option out of its range.
+        TypeError: Parameters of half precision or of mixed types.
 
     Example:
         >>> net = torch.nn.Linear(4, 2, bias=False)

@@ -29,16 +29,16 @@ def build(
     """Write `<out>/<table>.html` and .md with the figure beside them; return the comparison as text.
 
     Args:
-        table: the table's ID, or a part of it, whose targets alone are compared; a `/` becomes `-` in the file's name.
-        title: stands at the top.
-        out: the folder of all runs.
-        paths: the table's run folders.
-        targets: the published numbers.
-        prefix: of the IDs of those that this table has; None compares with none.
-        notes: what could not be run, and why.
+        table: The table's ID, or a part of it, whose targets alone are compared; a `/` becomes `-` in the file's name.
+        title: Stands at the top.
+        out: The folder of all runs.
+        paths: The table's run folders.
+        targets: The published numbers.
+        prefix: Of the IDs of those that this table has; None compares with none.
+        notes: What could not be run, and why.
 
     Raises:
-        UserError: a file can't be written, or the targets can't be read.
+        UserError: A file can't be written, or the targets can't be read.
     """
     found = streams([read_run(path) for path in paths])
     verdicts: Sequence[Verdict] | None = None

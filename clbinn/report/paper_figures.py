@@ -29,8 +29,8 @@ def draw(found: Sequence[Stream], base: Path) -> list[Drawn]:
     """Draw what the runs have: predictions on a grid, accuracies over epochs, or histograms of weights.
 
     Args:
-        found: the streams of a table.
-        base: path of the files, without ending.
+        found: The streams of a table.
+        base: Path of the files, without ending.
 
     Returns:
         The figures, PNG with SVG beside each.

@@ -69,7 +69,7 @@ class Verdict:
     """A target and what was measured.
 
     Attributes:
-        gap: ours − published, turned so that negative is worse; NaN when nothing was measured.
+        gap: Ours − published, turned so that negative is worse; NaN when nothing was measured.
         note: Why the row isn't judged, for `shorter run`.
     """
 

@@ -17,7 +17,7 @@ class SoftStart(SupervisedPlugin):  # type: ignore[misc]
     At the end of a task β is so large that every weight is certain and no gradient passes.
 
     Raises:
-        UserError: the strategy's optimizer is another one.
+        UserError: The strategy's optimizer is another one.
     """
 
     supports_distributed = False
