@@ -1,9 +1,10 @@
 """The page of one reproduced table: what was measured, how it compares with what is printed, and its figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from clbinn.errors import UserError
 from clbinn.report import drawing, page, paper_figures, tables
@@ -13,7 +14,7 @@ from clbinn.report.groups import Group, Stream, streams
 from clbinn.report.runs import read_run
 from clbinn.report.targets import Target, Verdict, compare, is_fraction, load_targets
 
-__all__ = ["build", "measured"]
+__all__ = ["build", "measured", "settings"]
 
 # what tells rows of one strategy apart, where they differ
 VARIED = ("model.kind", "options.lr", "options.temperature", "options.batch_norm", "mc_samples", "epochs")
@@ -74,7 +75,7 @@ def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
     numbers = [key for key in NUMBERS if any(group.stat(key).n for group in groups)]
     if "test_accuracy" in numbers and "average_accuracy" in numbers:
         numbers.remove("average_accuracy")  # the same number in a stream of one task
-    units = [f"{key}, %" if is_fraction(key) else key for key in numbers]
+    units = [f"{key}, {_unit(key)}" if is_fraction(key) else key for key in numbers]
     titles = [text.replace("_", " ") for text in ("Method", *(k.rpartition(".")[2] for k in settings), *units, "seeds")]
     rows = []
     for group in groups:
@@ -82,6 +83,40 @@ def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
         told = [tables.MISSING if (value := group.setting(key)) is None else str(value) for key in settings]
         rows.append([group.strategy, *told, *cells, str(len(group.finished))])
     return titles, rows
+
+
+def _unit(key: str) -> str:
+    return "points" if key == "backward_transfer" else "%"
+
+
+def settings(stream: Stream) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows: how each method was trained, as Table 9 has it; mode and mean of one training are one row."""
+    rows: dict[tuple[str, ...], None] = {}
+    for group in paper_figures.in_order(stream):
+        schedules = [_schedule(spec) for spec in group.setting("schedules") or () if isinstance(spec, Mapping)]
+        cells = (
+            group.strategy,
+            str(group.setting("target")).rpartition(".")[2],
+            _options(group.setting("options")),
+            "; ".join(schedules) or tables.MISSING,
+            *(str(group.setting(key)) for key in ("train.epochs", "train.batch_size")),
+            "yes" if group.setting("augment") else "no",
+        )
+        rows[cells] = None
+    titles = ["Method", "Class", "Options", "Schedule", "Epochs", "Batch size", "Augmentation"]
+    return titles, [list(cells) for cells in rows]
+
+
+def _schedule(spec: Mapping[str, Any]) -> str:
+    name, options = str(spec.get("target")).rpartition(".")[2], _options(spec.get("options"))
+    return f"{name} each {spec.get('unit', 'epoch')}" + (f" ({options})" if options != tables.MISSING else "")
+
+
+def _options(options: Any) -> str:
+    """Names and numbers, without those that choose how to predict."""
+    told = {key: value for key, value in options.items() if key != "mc_samples"} if isinstance(options, Mapping) else {}
+    parts = (f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items())
+    return ", ".join(parts) or tables.MISSING
 
 
 def _number(key: str, group: Group) -> str:
@@ -134,15 +169,26 @@ def _html(
         titles, rows = measured(stream)
         link = f'<a href="{escape(stream.benchmark)}/report.html">all runs</a>'
         parts.append(f"<h2>{escape(stream.title)}</h2><p class=note>{_facts(stream)} {link}</p>")
-        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in titles)
-        body = "".join(
-            f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
-            for row in rows
-        )
-        parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+        parts.append(_table(titles, rows))
+        if _compares_methods(stream):
+            parts += ["<h3>Settings</h3>", _table(*settings(stream), words=True)]
     parts += [page.figure(drawn) for drawn in figures]
     parts.append(page.target_section(verdicts) if verdicts else f"<p>{escape(_comparison(verdicts))}</p>")
     return page.document(title, "\n".join(parts), beside=f"{name}.md")
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in titles)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    kind = ' class="text"' if words else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _compares_methods(stream: Stream) -> bool:
+    return len({group.strategy for group in stream.compared}) > 1
 
 
 def _facts(stream: Stream) -> str:
@@ -161,6 +207,8 @@ def _markdown(
     parts = [f"# {title}", *notes]
     for stream in found:
         parts += [f"## {_text(stream).partition(chr(10))[0]}", tables.markdown_table(*measured(stream))]
+        if _compares_methods(stream):
+            parts += ["### Settings", tables.markdown_table(*settings(stream))]
     parts += [f"![{drawn.title}]({drawn.path.name})\n\n{drawn.caption}" for drawn in figures]
     parts.append(tables.markdown_targets(verdicts) if verdicts else _comparison(verdicts))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -130,7 +130,7 @@ def curves(groups: Sequence[Group], path: Path) -> bool:
                 look: dict[str, Any] = {"color": colour, "linestyle": dash, "markerfacecolor": face}
                 if len(x):
                     label = f"{labels[group.label]}, {key.partition('_')[0]}"
-                    axes.plot(x, 100 * both[key], marker, label=label, **look)
+                    axes.plot(x, 100 * both[key], marker=marker, label=label, **look)
         axes.set_xlabel("epoch")
         axes.set_ylabel("accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -47,6 +47,23 @@ def test_a_row_without_a_setting_has_a_dash_and_the_mode_stands_before_the_mean(
     assert rows == [["bayesbinn", "0.001", "0.01", "0"], ["bayesbinn", "0.001", "0.01", "10"], ["ste", "0.1", "–", "0"]]
 
 
+def test_the_settings_of_all_methods_stand_below(tmp_path, run, build):
+    options = {"lr": 1e-10, "temperature": 1e-10}
+    paths = [
+        run("bayesbinn", digest="aaaaaaaa", mc_samples=10, options=options),
+        run("bayesbinn", digest="bbbbbbbb", mc_samples=0, options=options),
+    ]
+    build(paths)
+    assert "Settings" not in (tmp_path / "table10-mnist.html").read_text()  # one method
+    build([*paths, run("bop", options={"threshold": 1e-8}, mc_samples=0)])
+    text = (tmp_path / "table10-mnist.md").read_text()
+    rows = [line for line in text.partition("### Settings")[2].splitlines() if line.startswith("| b")]
+    assert len(rows) == 2
+    assert "temperature 1e-10, lr 1e-10" in rows[0]
+    assert "threshold 1e-08" in rows[1]
+    assert "<h3>Settings</h3>" in (tmp_path / "table10-mnist.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("inputs", "told", "other"),
     [(2, "Probability of class 1", "standard deviations"), (1, "standard deviations", "class 1")],
@@ -78,3 +95,9 @@ def test_the_curves_of_a_single_epoch_stand_at_epoch_1(tmp_path, run, build):
     texts = re.findall("<!-- (.*) -->", (tmp_path / "table10-mnist-mnist-curves.svg").read_text())
     assert "accuracy, %" in texts
     assert [text for text in texts[: texts.index("epoch")] if text != "−"] == ["1"]
+
+
+def test_curves_of_many_epochs_are_lines_without_marks(run, build):
+    """A warning of matplotlib would be an error here."""
+    accuracies = {"train_accuracy": 0.92, "validation_accuracy": 0.95}
+    build([run(events=[{"event": "epoch", "epoch": epoch, **accuracies} for epoch in range(1, 25)])])
