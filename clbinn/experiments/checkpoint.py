@@ -68,8 +68,14 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint that is whole, and a line for each that is not. None if there is no whole one."""
+def load_latest(folder: Path, *, set_aside: bool = False) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that is whole, and a line for each that is not. None if there is no whole one.
+
+    Args:
+        folder: A run folder.
+        set_aside: Rename a damaged newest one to `checkpoint.damaged.pt`, so that the next `save` doesn't put it in the
+            place of the whole one before it.
+    """
     faults: list[str] = []
     for name in (CURRENT, PREVIOUS):
         try:
@@ -78,6 +84,8 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             continue
         except DamagedError as error:
             faults.append(str(error))
+            if set_aside and name == CURRENT:
+                (folder / CURRENT).replace(folder / "checkpoint.damaged.pt")
     return None, faults
 
 

@@ -169,7 +169,7 @@ class _Run:
 
     def _continue(self) -> int | None:
         """The task that the last checkpoint stands in; None if there is nothing to go on from."""
-        state, faults = checkpoint.load_latest(self.folder.path)
+        state, faults = checkpoint.load_latest(self.folder.path, set_aside=True)
         if state is not None:
             try:
                 self.rows = self._recorded(state)

@@ -230,7 +230,7 @@ class _Run:
 
 def _last_state(folder: RunFolder, report: Callable[[str], None]) -> dict[str, Any] | None:
     """What the last whole checkpoint holds, with the events cut to it."""
-    state, faults = checkpoint.load_latest(folder.path)
+    state, faults = checkpoint.load_latest(folder.path, set_aside=True)
     if state is not None and not folder.cut_events(state["events_size"]):
         faults.append(f"{folder.path}: events.jsonl is shorter than the checkpoint says")
         state = None

@@ -164,7 +164,7 @@ def _html(
     notes: Sequence[str],
 ) -> str:
     parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f'<p class="note bad">{escape(note)}</p>' for note in notes]
+    parts += [f'<p class="note bad">{escape(note).replace(chr(10), "<br>")}</p>' for note in notes]
     for stream in found:
         titles, rows = measured(stream)
         link = f'<a href="{escape(stream.benchmark)}/report.html">all runs</a>'

@@ -123,3 +123,14 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         save(tmp_path, {"number": 2})
     assert os.listdir(tmp_path) == [CURRENT]
     assert load(tmp_path / CURRENT) == {"number": 1}
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_whole_one_before_it(tmp_path):
+    for number in (1, 2):
+        save(tmp_path, {"number": number})
+    (tmp_path / CURRENT).write_bytes(b"damaged")
+    assert load_latest(tmp_path, set_aside=True)[0] == {"number": 1}
+    save(tmp_path, {"number": 3})
+    assert load(tmp_path / CURRENT) == {"number": 3}
+    assert load(tmp_path / PREVIOUS) == {"number": 1}
+    assert (tmp_path / "checkpoint.damaged.pt").read_bytes() == b"damaged"
