@@ -69,7 +69,7 @@ class StochasticConv2d(_Stochastic):
     Args:
         in_channels: Channels of an image.
         out_channels: Number of filters.
-        kernel_size: odd.
+        kernel_size: Odd.
         ternary: See the module's text.
     """
 

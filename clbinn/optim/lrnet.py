@@ -75,8 +75,8 @@ class LRNet(BinaryOptimizer):
         params: Parameters or parameter groups, of a network with stochastic layers.
         lr: Adam's step size (LR-net: 1e-2, times 0.1 every 100 epochs).
         probability_penalty: c ≥ 0 of Σ a (1 - a); LR-net's binary networks have 1e-6.
-        logit_penalty: C' ≥ 0 of Σ θ²; LR-net's ternary networks have 1e-11, and no other penalty on probabilities.
-        weight_decay: C'' ≥ 0 of ½ ‖w‖² on real weights of two dimensions or more.
+        logit_penalty: c' ≥ 0 of Σ θ²; LR-net's ternary networks have 1e-11, and no other penalty on probabilities.
+        weight_decay: c'' ≥ 0 of ½ ‖w‖² on real weights of two dimensions or more.
         betas: Adam's decay rates, each in [0, 1).
         eps: Adam's term in the denominator.
         seed: Of the draws of `sample_weights`; None takes one from torch's global generator.

@@ -45,7 +45,7 @@ class VCL(Naive):
         num_samples: S, weight samples for each training mini-batch.
         mc_samples: C, weight samples for prediction.
         local_reparameterisation: Draw pre-activations instead of weights: the same loss with less noise.
-        init_log_variance: Ln v before the first task.
+        init_log_variance: ln v before the first task.
         prior_variance: Variance of the first prior, which has mean 0.
         init_epochs: Epochs of maximum likelihood on the first task that find its initial means; None is as many as
             `train_epochs`, 0 leaves the network's own weights.
