@@ -25,7 +25,8 @@ def export(run: Path, file: Path) -> str:
     state, faults = checkpoint.load_latest(run)
     if state is None:
         raise UserError("\n".join([*faults, f"{run}: there is no checkpoint to take the network from"]))
-    learner = state["progress"]["best"]["learner"] if "progress" in state else state["learner"]
+    best = state.get("progress", {}).get("best", {})  # empty where the first epoch was cut off
+    learner = best.get("learner", state["learner"])
     network = learner.get("model") or learner["network"]
     numbers = sum(tensor.numel() for tensor in network.values())
     if not any(packed.binary(tensor) for tensor in network.values()):

@@ -34,6 +34,13 @@ def test_the_best_epoch_of_a_single_task(tmp_path):
     assert torch.equal(packed.load(tmp_path / "net.npz")["w"], other)
 
 
+def test_a_single_task_that_was_cut_off_in_its_first_epoch(tmp_path):
+    here = torch.ones(3)
+    checkpoint.save(tmp_path, {"learner": {"network": {"w": here}}, "progress": {"best": {}}})
+    export(tmp_path, tmp_path / "net.npz")
+    assert torch.equal(packed.load(tmp_path / "net.npz")["w"], here)
+
+
 def test_what_cannot_be_exported(finished, tmp_path, kit):
     with pytest.raises(UserError, match="there is no checkpoint"):
         export(tmp_path, tmp_path / "net.npz")
