@@ -11,7 +11,9 @@ in the order of the weights.
 import io
 import json
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,20 @@ from torch import Tensor
 __all__ = ["binary", "load", "pack", "save", "unpack"]
 
 _INDEX = "index.json"  # the name of the entry that says what the others are
+# what json, zipfile and NumPy raise for a file that is damaged or another's
+_BAD_FILE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
@@ -93,13 +109,14 @@ def load(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: There is none.
     """
     state: dict[str, Tensor] = {}
+    content = io.BytesIO(Path(path).read_bytes())
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(content) as file:
             for name, about in json.loads(file.read(_INDEX)).items():
                 with file.open(f"{name}.npy") as entry:
                     array = np.lib.format.read_array(entry, allow_pickle=False)
                 tensor = unpack(array, tuple(about["shape"])) if about["packed"] else torch.from_numpy(array)
                 state[name] = tensor.to(_TYPES.get(about["type"], tensor.dtype)).view(about["shape"])
-    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError, RuntimeError, EOFError) as error:
+    except _BAD_FILE as error:
         raise ValueError(f"{path}: not a packed network, or damaged: {error}") from error
     return state

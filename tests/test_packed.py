@@ -1,6 +1,8 @@
 """One bit a weight, and nothing lost."""
 
+import contextlib
 import json
+import struct
 import zipfile
 
 import numpy as np
@@ -88,6 +90,27 @@ def test_other_files_are_refused(tmp_path):
                 np.lib.format.write_array(entry, np.zeros(1, np.uint8))
         with pytest.raises(ValueError, match="not a packed network"):
             packed.load(file)
+
+
+def test_a_damaged_file_is_a_value_error(tmp_path):
+    file = tmp_path / "net.npz"
+    packed.save(nn.Linear(50, 4).state_dict(), file)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 5):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(ValueError):  # what zip does not check, such as a date, may be another
+            packed.load(file)
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f4', 'shape': (", "{'descr': ',1', 'fortran_order': False, 'shape': (1,)}"]
+)
+def test_a_bad_header_of_an_array_is_a_value_error(tmp_path, header):
+    with zipfile.ZipFile(tmp_path / "net.npz", "w") as archive:
+        archive.writestr("index.json", json.dumps({"w": {"shape": [1], "type": "float32", "packed": False}}))
+        archive.writestr("w.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+    with pytest.raises(ValueError, match="not a packed network"):
+        packed.load(tmp_path / "net.npz")
 
 
 def test_objects_are_not_unpickled(tmp_path):

@@ -1,5 +1,6 @@
 """Sources from the user's own files: IDX, NPZ, and a folder of images per class."""
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,6 +25,8 @@ _BAD_ARCHIVE = (
     MemoryError,
     NotImplementedError,
     RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
