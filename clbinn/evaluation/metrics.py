@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clbinn.benchmarks.online import whole_experience
 from clbinn.errors import UserError
 from clbinn.evaluation import matrix
 from clbinn.evaluation.probabilistic import calibration_error, calibration_sums, nll
@@ -149,10 +149,9 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     def after_training_exp(self, strategy: Any) -> None:
         """One more row, if this was not one more part of the task before."""
         self._inside_task = False
-        experience, before = strategy.experience, self._parted
-        parted = isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries
-        self._parted = experience.origin_experience if parted else None
-        if not parted or self._parted is not before:
+        whole, before = whole_experience(strategy.experience), self._parted
+        self._parted = None if whole is strategy.experience else whole
+        if self._parted is None or self._parted is not before:
             self._trained += 1
 
     def before_eval_exp(self, strategy: Any) -> None:

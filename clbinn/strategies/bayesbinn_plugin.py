@@ -15,6 +15,7 @@ from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 from clbinn import optim
+from clbinn.benchmarks.online import whole_experience
 from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.errors import RunError
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
@@ -23,7 +24,6 @@ from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
-from clbinn.strategies._parts import whole_experience
 from clbinn.strategies._resident import resident_inputs
 
 __all__ = ["BatchNorm", "BayesBiNNPlugin", "cosine", "is_weight"]
