@@ -35,7 +35,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
 
 def check_count(name: str, value: Any, low: int) -> None:
     """Raise ValueError unless the value is a whole number of at least `low`."""
-    if not isinstance(value, Integral) or int(value) < low:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
         raise ValueError(f"{name} must be at least {low} and a whole number, got {value!r}")
 
 

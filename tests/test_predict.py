@@ -255,13 +255,7 @@ def test_a_batch_of_one_has_no_statistics_of_its_own(inputs, batch_size, mc_samp
     assert predict_proba(net, opt, x, mc_samples, batch_size=batch_size).shape == (inputs, 2)
 
 
-def test_no_batch_is_left_with_one_input():
-    net = MLP(4, [3], 2)
-    opt = BayesBiNN(net.parameters(), 10, seed=0)
-    assert predict_proba(net, opt, torch.randn(21, 4), 2, batch_norm="batch", batch_size=4).shape == (21, 2)
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(5, 4), (7, 2), (13, 3)])
+@pytest.mark.parametrize(("count", "batch_size"), [(5, 4), (7, 2), (13, 3), (21, 4)])
 def test_no_last_batch_of_one_is_left_over(count, batch_size):
     net = MLP(4, [3], 2)
     opt = BayesBiNN(net.parameters(), 10, seed=0)

@@ -7,12 +7,11 @@ value at the start and of the number of calls, so there is nothing to accumulate
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from typing import Any
 
 from torch.optim import Optimizer
 
-from clbinn.checks import check_at_least, check_positive
+from clbinn.checks import check_at_least, check_count, check_positive
 
 __all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay"]
 
@@ -83,7 +82,8 @@ class CosineDecay(Schedule):
     def __init__(self, optimizer: Optimizer, total: int, end: float = 1e-16, key: str = "lr") -> None:
         super().__init__(optimizer, key)
         check_at_least("end", end, 0)
-        self.total, self.end = _positive("total", total), end
+        check_count("total", total, 1)
+        self.total, self.end = int(total), end
 
     def value(self, start: float, t: int) -> float:
         """See `Schedule.value`."""
@@ -111,7 +111,8 @@ class ExponentialDecay(Schedule):
         check_at_least("end", end, 0)
         if not end > 0 or not all(start > 0 for start in self.starts):
             raise ValueError(f"an exponential decay needs {key} > 0 at the start and at the end; the end is {end}")
-        self.total, self.end = _positive("total", total), end
+        check_count("total", total, 1)
+        self.total, self.end = int(total), end
 
     def value(self, start: float, t: int) -> float:
         """See `Schedule.value`."""
@@ -131,17 +132,12 @@ class StepDecay(Schedule):
 
     def __init__(self, optimizer: Optimizer, factor: float, every: int | Sequence[int], key: str = "lr") -> None:
         super().__init__(optimizer, key)
-        self.every = sorted(every) if isinstance(every, Iterable) else _positive("every", every)
+        if not isinstance(every, Iterable):
+            check_count("every", every, 1)
         check_positive("factor", factor)
-        self.factor = factor
+        self.factor, self.every = factor, sorted(every) if isinstance(every, Iterable) else int(every)
 
     def value(self, start: float, t: int) -> float:
         """See `Schedule.value`."""
         drops = t // self.every if isinstance(self.every, int) else sum(t >= call for call in self.every)
         return float(start * self.factor**drops)
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
-        raise ValueError(f"{name} must be a whole number, 1 or more; it is {value!r}")
-    return int(value)

@@ -98,7 +98,7 @@ def test_numpy_integers_are_whole_numbers():
         (lambda: ExponentialDecay(optimizer(), 5, "1e-16"), "end must be finite and at least 0, got '1e-16'"),
         (lambda: StepDecay(optimizer(), 0.0, every=1), "factor"),
         (lambda: StepDecay(optimizer(), "0.1", every=1), "factor must be positive and finite, got '0.1'"),
-        (lambda: StepDecay(optimizer(), 0.1, every=2.5), "every must be a whole number"),
+        (lambda: StepDecay(optimizer(), 0.1, every=2.5), "every must be at least 1 and a whole number"),
         (lambda: StepDecay(optimizer(), 0.1, every=True), "every"),
         (lambda: StepDecay(STE([nn.Parameter(torch.ones(2))]), math.inf, every=-1), "every"),
     ],
