@@ -93,6 +93,8 @@ def train(
     folders = [RunFolder(path) for path in paths]
     interrupts = Interrupts()
     with disk_errors(paths[0]), folders[0].lock(), interrupts.listen():
+        if all(map(is_finished, paths)):  # another process was quicker
+            return paths
         seed_all(seed, "initialisation")
         state = _last_state(folders[0], report)
         learner = build_learner(method, data, seed, device, report, pretrain=state is None)

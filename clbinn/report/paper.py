@@ -71,16 +71,16 @@ def _in_part(target: Target, table: str) -> bool:
 def measured(stream: Stream) -> tuple[list[str], list[list[str]]]:
     """Titles and rows: each group of runs with the settings that differ, and the numbers there are."""
     groups = paper_figures.in_order(stream)
-    settings = [key for key in VARIED if len({str(group.setting(key)) for group in groups}) > 1]
+    varied = [key for key in VARIED if len({str(group.setting(key)) for group in groups}) > 1]
     numbers = [key for key in NUMBERS if any(group.stat(key).n for group in groups)]
     if "test_accuracy" in numbers and "average_accuracy" in numbers:
         numbers.remove("average_accuracy")  # the same number in a stream of one task
     units = [f"{key}, {_unit(key)}" if is_fraction(key) else key for key in numbers]
-    titles = [text.replace("_", " ") for text in ("Method", *(k.rpartition(".")[2] for k in settings), *units, "seeds")]
+    titles = [text.replace("_", " ") for text in ("Method", *(k.rpartition(".")[2] for k in varied), *units, "seeds")]
     rows = []
     for group in groups:
         cells = [_number(key, group) for key in numbers]
-        told = [tables.MISSING if (value := group.setting(key)) is None else str(value) for key in settings]
+        told = [tables.MISSING if (value := group.setting(key)) is None else str(value) for key in varied]
         rows.append([group.strategy, *told, *cells, str(len(group.finished))])
     return titles, rows
 

@@ -80,8 +80,9 @@ class _Slot:
 
     def kill(self) -> None:
         """End the process, if it is still there."""
-        if self._process is not None:
-            self._process.kill()
+        process = self._process  # its thread may let go of it meanwhile
+        if process is not None:
+            process.kill()
 
     def _work(self) -> None:
         try:
