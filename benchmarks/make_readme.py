@@ -1,4 +1,4 @@
-"""From benchmarks/results: benchmarks/README.md, the main README's table and figure, the docs' measured rows."""
+"""From benchmarks/results: benchmarks/README.md, the main README's tables and figures, the docs' measured rows."""
 
 import shutil
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ run than a recipe has, the column Protocol says so.
 """
 
 
-PICTURES = {  # few methods of a stream, for the main README
+PICTURES = {  # a few methods of a stream, for the main README
     "comparison": (
         "permuted_mnist",
         ("joint", "bayesbinn_tuned_batch", "vcl", "ewc_online", "bayesbinn_tuned", "bayesbinn", "naive", "ste"),
