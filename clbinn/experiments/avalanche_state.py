@@ -69,7 +69,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, dict):
         return {"dict": {key: _encode(item) for key, item in value.items()}}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [_encode(item) for item in value]}
+        return {"list" if isinstance(value, list) else "tuple": [_encode(item) for item in value]}
     if isinstance(value, set):
         return {"set": sorted(map(int, value))}
     if isinstance(value, ParamData):

@@ -1,6 +1,5 @@
 """One run: a strategy learns a stream with one seed, evaluated before and after every task, resumable at any moment."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -13,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from clbinn import evaluation
-from clbinn.errors import RecipeError, RunError
+from clbinn.errors import RecipeError
 from clbinn.experiments import checkpoint, learner
 from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors, make_folder
 from clbinn.experiments.interrupts import Interrupted, Interrupts
+from clbinn.experiments.memory import memory_errors
 from clbinn.experiments.rng import seed_all
 from clbinn.experiments.store import RunFolder, is_finished, run_path
 from clbinn.experiments.summary import summarise
@@ -82,11 +82,11 @@ def run(
         if is_finished(path):
             report({"event": "note", "text": f"{path}: finished before"})
             return path
-        make_folder(Path(out))
+        make_folder(Path(out))  # a wrong --out is told before data are read
         device = choose_device(device)
         check_strategy(strategy)
         stream = build_benchmark(benchmark, seed, data_root, download)
-        with _memory_errors(path):
+        with memory_errors(path):
             built, metrics = build_strategy(strategy, stream, seed, device)
         if _trains_once(built):
             raise RecipeError(f"strategy {strategy.name}: {strategy.target} trains once on a whole stream; use `joint`")
@@ -139,7 +139,7 @@ class _Run:
     def go(self) -> None:
         """From where the checkpoint stands, or from the start, to the end; an early one is noted in the events."""
         try:
-            with _memory_errors(self.folder.path):
+            with memory_errors(self.folder.path):
                 self._learn()
         except (Interrupted, Exception) as error:
             status = "interrupted" if isinstance(error, Interrupted) else "failed"
@@ -197,17 +197,17 @@ class _Run:
         rows: list[list[list[float]]] = []
         events = self.folder.events()
         try:
-            first = next(events)
-            if first["seed"] != self.seed:
-                raise ValueError(f"is of seed {first['seed']}")
+            seed = next(events)["seed"]
             for event in events:
                 if event["event"] == "evaluation":
                     if event["test_task"] == 1:
                         rows.append([])
                     values = [event[name] for name in _SCORES]
                     rows[-1].append([math.nan if value is None else float(value) for value in values])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError, StopIteration):
+        except (ValueError, KeyError, TypeError, IndexError, StopIteration):
             raise ValueError("is damaged") from None
+        if seed != self.seed:
+            raise ValueError(f"is of seed {seed}")
         if [len(row) for row in rows] != [self.tasks] * (state["task"] + state["finished"]):
             raise ValueError("is damaged")
         return [np.array(row) for row in rows]
@@ -252,21 +252,6 @@ def _draw(folder: RunFolder, R: NDArray[np.float64], title: str) -> None:
     from clbinn.report.figures import accuracy_matrix
 
     accuracy_matrix(R, folder.path / "accuracy_matrix.png", title=title)
-
-
-@contextmanager
-def _memory_errors(folder: Path) -> Iterator[None]:
-    """Turn what NumPy and torch raise where memory ends into one message with the cure."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        told = str(error).partition("\n")[0]
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in told:
-            raise
-        raise RunError(
-            f"{folder}: the memory doesn't suffice ({told.partition('Allocator: ')[2] or told}). Make the network, "
-            "train.batch_size or train.eval_batch_size smaller. The last checkpoint is kept."
-        ) from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.learner import first_not_finite
+from clbinn.experiments.memory import memory_errors
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import get_rng, seed_all, set_rng
 from clbinn.experiments.store import RunFolder, is_finished, run_path
@@ -92,7 +93,7 @@ def train(
     data = load_experiment(benchmark, method.validation, derive_seed(seed, "split"), data_root, download)
     folders = [RunFolder(path) for path in paths]
     interrupts = Interrupts()
-    with disk_errors(paths[0]), folders[0].lock(), interrupts.listen():
+    with disk_errors(paths[0]), memory_errors(paths[0]), folders[0].lock(), interrupts.listen():
         if all(map(is_finished, paths)):  # another process was quicker
             return paths
         seed_all(seed, "initialisation")

@@ -14,6 +14,7 @@ from clbinn.evaluation.probabilistic import nll
 from clbinn.experiments.build import choose_device
 from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors
+from clbinn.experiments.memory import memory_errors
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import seed_all
 from clbinn.experiments.store import RunFolder, is_finished, run_path
@@ -73,7 +74,7 @@ def train(
     points = load_points(benchmark, data_root)
     device = choose_device(device)
     folders = [RunFolder(path) for path in paths]
-    with disk_errors(paths[0]), folders[0].lock():
+    with disk_errors(paths[0]), memory_errors(paths[0]), folders[0].lock():
         if all(map(is_finished, paths)):  # another process was quicker
             return paths
         folders[0].cut_events(0)
