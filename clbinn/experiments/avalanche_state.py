@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["load", "state"]
+__all__ = ["holds_inside_task", "load", "state"]
 
 _STATE: dict[str, tuple[str, ...]] = {
     "EWCPlugin": ("saved_params", "importances"),
@@ -20,11 +20,13 @@ _STATE: dict[str, tuple[str, ...]] = {
     "LearningWithoutForgetting": ("prev_model", "expcount", "prev_classes_by_task"),
     "GEMPlugin": ("memory_x", "memory_y", "memory_tid"),
     "AGEMPlugin": ("buffers",),
+    "GDumbPlugin": ("init_model", "storage_policy"),
     "ReplayPlugin": ("storage_policy",),
     "ExperienceBalancedBuffer": ("buffer_groups", "_num_exps"),
     "ClassBalancedBuffer": ("buffer_groups", "seen_classes"),
     "ReservoirSamplingBuffer": ("max_size", "_buffer_weights", "_buffer"),
 }
+_AT_TASK_END = {"GDumbPlugin"}  # when a task begins it takes in the task's data and starts a new network
 _PLAIN = (type(None), bool, int, float, str, Tensor)
 
 
@@ -43,6 +45,11 @@ def state(plugin: Any) -> dict[str, Any] | None:
         return _encode(plugin) if _known(plugin) else None
     except (_UnknownError, KeyError):
         return None
+
+
+def holds_inside_task(plugin: Any) -> bool:
+    """Whether a run can go on inside a task with what `state` gave there, and not only behind the task's last epoch."""
+    return not _known(plugin) or type(plugin).__name__ not in _AT_TASK_END
 
 
 def load(plugin: Any, saved: dict[str, Any], strategy: Any) -> None:

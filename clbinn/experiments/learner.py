@@ -6,7 +6,7 @@ import torch
 
 from clbinn.experiments import avalanche_state
 
-__all__ = ["first_not_finite", "gather", "restore", "restore_avalanche", "setting", "tensor_bytes", "unsaved"]
+__all__ = ["first_not_finite", "gather", "restore", "restore_before_task", "setting", "tensor_bytes", "unsaved"]
 
 # what every Avalanche strategy holds: saved apart, made anew by each call of train(), or settings
 _TEMPLATE = {
@@ -68,18 +68,18 @@ def restore(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
     for plugin, value in _saved(plugins, state):
         if hasattr(plugin, "load_state_dict"):
             plugin.load_state_dict(value)
-    restore_avalanche(strategy, plugins, state)
+        else:
+            avalanche_state.load(plugin, value, strategy)
     vars(strategy.clock).update(state["clock"])
 
 
-def restore_avalanche(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
-    """The part of `restore` for Avalanche's plugins.
+def restore_before_task(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
+    """The part of `restore` for Avalanche's plugins that look at what they know as soon as a task begins.
 
-    They look at what they know as soon as a task begins: this is called once before that, and again by `restore` for
-    what they do at a beginning.
+    It is done again by `restore`, for what they do at a beginning.
     """
     for plugin, value in _saved(plugins, state):
-        if not hasattr(plugin, "load_state_dict"):
+        if not hasattr(plugin, "load_state_dict") and avalanche_state.holds_inside_task(plugin):
             avalanche_state.load(plugin, value, strategy)
 
 

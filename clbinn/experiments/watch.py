@@ -12,7 +12,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from clbinn.errors import RunError
-from clbinn.experiments import checkpoint, learner
+from clbinn.experiments import avalanche_state, checkpoint, learner
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.rng import get_rng, seed_all, set_rng
 from clbinn.experiments.store import RunFolder
@@ -97,7 +97,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         """Start the clock of the task; give Avalanche's plugins back what they know."""
         self._started = time.monotonic()
         if self._resume is not None:
-            self._restore(learner.restore_avalanche, strategy, self._resume)
+            self._restore(learner.restore_before_task, strategy, self._resume)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Put back the state after a whole epoch; leave the rest to the loop over epochs that are left."""
@@ -203,6 +203,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
             self._told_unsaved = True
             self._saved = started
             return
+        if strategy.clock.train_exp_epochs < self.epochs and not self._holds_inside_task():
+            return
         seconds = {**self.seconds, "train": self.seconds["train"] + started - self._started}
         state = {
             "task": self.task,
@@ -220,9 +222,16 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._cost = self._saved - started
 
+    def _holds_inside_task(self) -> bool:
+        return all(map(avalanche_state.holds_inside_task, self.plugins))
+
     def _leave(self) -> None:
-        kept = "" if not self._told_unsaved else " (what this strategy knows can't be saved: it will begin again)"
-        self.interrupts.leave(f"{self.folder.path}: stopped; the same command goes on from here{kept}")
+        rest = "goes on from here"
+        if self._told_unsaved:
+            rest = "goes on from here (what this strategy knows can't be saved: it will begin again)"
+        elif not self._holds_inside_task():
+            rest = "goes on from the last task that was saved (this strategy can't be cut inside a task)"
+        self.interrupts.leave(f"{self.folder.path}: stopped; the same command {rest}")
 
     def _progress(self, strategy: Any) -> None:
         epoch, length = strategy.clock.train_exp_epochs, len(strategy.dataloader)

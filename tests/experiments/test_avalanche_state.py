@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.storage_policy import ReservoirSamplingBuffer
 
@@ -48,8 +49,29 @@ def test_a_run_that_is_cut_off_ends_as_if_left_alone(kit, tmp_path, name):
     assert kit.outcome(cut)["summary"]["memory_bytes"] > 0
 
 
-def test_gdumb_says_that_it_begins_again(kit, tmp_path):
-    stream, strategy, notes = kit.stream(2), kit.strategy("gdumb"), []
+def test_gdumb_goes_on_behind_a_whole_task(kit, tmp_path):
+    stream, strategy = kit.stream(3), kit.strategy("gdumb")
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    with pytest.raises(CutOffError):
+        run(stream, strategy, 0, tmp_path / "cut", progress=cut_off_at(3, 2), checkpoint_seconds=0.0)
+    notes = []
+    cut = run(stream, strategy, 0, tmp_path / "cut", progress=notes.append, checkpoint_seconds=0.0)
+    assert "going on after task 2, epoch 3" in str(notes[0])
+    assert kit.same(kit.outcome(cut), kit.outcome(alone))
+    assert kit.outcome(cut)["summary"]["resume"] == "exact"
+
+
+class Forgetful(SupervisedPlugin):
+    """Keeps something and can't tell it."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = [object()]
+
+
+def test_a_plugin_that_cannot_tell_its_state_begins_again(kit, tmp_path):
+    plugin = {"target": f"{__name__}.Forgetful"}
+    stream, strategy, notes = kit.stream(2), kit.plain(plugins=[plugin]), []
     with pytest.raises(CutOffError):
         run(stream, strategy, 0, tmp_path, progress=cut_off_at(2, 1), checkpoint_seconds=0.0)
     run(stream, strategy, 0, tmp_path, progress=notes.append, checkpoint_seconds=0.0)

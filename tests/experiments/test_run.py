@@ -272,8 +272,9 @@ def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name
     stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "stopped", stream)
     told = []
     again = run(stream, strategy, 0, tmp_path / "stopped", progress=told.append)
-    resume = read(alone, "summary.json")["resume"]
-    assert any("going on after task 2" in event.get("text", "") for event in told) == (resume == "exact")
+    assert read(alone, "summary.json")["resume"] == "exact"
+    task = 1 if name == "gdumb" else 2  # it can't be cut inside a task
+    assert any(f"going on after task {task}" in event.get("text", "") for event in told)
     assert kit.same(kit.outcome(again), kit.outcome(alone))
 
 
