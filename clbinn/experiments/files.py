@@ -10,6 +10,8 @@ from clbinn.errors import RunError, UserError
 
 __all__ = ["append_line", "disk_errors", "make_folder", "replace_file"]
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+
 
 def replace_file(path: Path, content: bytes | str, keep: Path | None = None) -> None:
     """Write a file atomically: temporary file beside it, fsync, rename.
@@ -45,11 +47,14 @@ def make_folder(path: Path) -> None:
     """Make a folder for results, if it isn't there.
 
     Raises:
-        UserError: It can't be made.
+        UserError: It can't be made there.
+        RunError: The disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(path, error) from error
         raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
 
 
@@ -67,12 +72,16 @@ def disk_errors(folder: Path) -> Iterator[None]:
         name = str(error.filename2 or error.filename)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR) and folder in Path(name).parents:
             raise UserError(f"{name}: {error.strerror}; set that right, or choose another --out") from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
+        if error.errno not in _DISK:
             raise
-        raise RunError(
-            f"{folder}: can't write any more ({os.strerror(error.errno)}). What was written before is intact: "
-            "make room, then give the same command again to go on."
-        ) from error
+        raise _full(folder, error) from error
+
+
+def _full(folder: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{folder}: can't write any more ({os.strerror(error.errno or 0)}). What was written before is intact: "
+        "make room, then give the same command again to go on."
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from clbinn import evaluation
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments import checkpoint, watch
 from clbinn.experiments.build import choose_device
+from clbinn.experiments.files import make_folder
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError, run_path
@@ -145,6 +147,15 @@ def test_protocol_names_plugins_by_their_class_and_no_observers(kit):
     assert differences(shipped.model_copy(update={"plugins": [weights], "title": "Mine"})) == []
     changed = shipped.model_copy(update={"plugins": [stop, weights]})
     assert differences(changed) == ["plugins EarlyStoppingPlugin(patience=2) instead of none"]
+
+
+def test_full_disk_before_there_is_a_folder(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(RunError, match=r"can't write any more \(No space left on device\).*make room"):
+        make_folder(tmp_path / "runs")
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------
