@@ -194,6 +194,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
             ) from error
 
     def _save(self, strategy: Any, inside: bool = False) -> None:
+        if strategy.clock.train_exp_epochs < self.epochs and not self._holds_inside_task():
+            return
         started = time.monotonic()
         missing = learner.unsaved(strategy, self.plugins)
         if missing:
@@ -202,8 +204,6 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
                 self.report({"event": "note", "text": text})
             self._told_unsaved = True
             self._saved = started
-            return
-        if strategy.clock.train_exp_epochs < self.epochs and not self._holds_inside_task():
             return
         seconds = {**self.seconds, "train": self.seconds["train"] + started - self._started}
         state = {

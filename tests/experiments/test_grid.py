@@ -19,6 +19,17 @@ from clbinn.experiments.store import RunFolder, run_path
 SLOW_RUN = ("train.epochs=400",)
 
 
+def wait_for_an_epoch(path):
+    events = path / "events.jsonl"
+    while not events.exists() or b"epoch" not in events.read_bytes():
+        time.sleep(0.01)
+
+
+def last_event(path):
+    last = json.loads((path / "events.jsonl").read_text().splitlines()[-1])
+    return last["event"], last.get("status")
+
+
 @pytest.fixture(scope="module")
 def strategies(kit):
     return [kit.strategy("bayesbinn"), kit.plain()]
@@ -91,8 +102,7 @@ def test_a_process_that_is_stopped_alone_saves_and_counts_as_failed(kit, tmp_pat
     path = run_path(tmp_path, kit.stream(), slow, 0)
 
     def stop():
-        while not (path / "events.jsonl").exists() or b"epoch" not in (path / "events.jsonl").read_bytes():
-            time.sleep(0.01)
+        wait_for_an_epoch(path)
         for _ in range(2):  # as by a scheduler, and by the process that started it
             os.kill(int((path / ".lock").read_text()), signal.SIGTERM)
             time.sleep(0.001)
@@ -103,8 +113,7 @@ def test_a_process_that_is_stopped_alone_saves_and_counts_as_failed(kit, tmp_pat
     thread.join()
     assert [r.status for r in results] == ["failed", "done"]
     assert "stopped; the same command goes on from here" in results[0].message
-    last = json.loads((path / "events.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["status"]) == ("end", "interrupted")
+    assert last_event(path) == ("end", "interrupted")
     assert (path / "checkpoint.pt").exists()
 
 
@@ -153,8 +162,7 @@ def test_signal_stops_and_the_next_call_goes_on(kit, tmp_path):
     path = run_path(tmp_path, kit.stream(), slow, 0)
 
     def stop():
-        while not (path / "events.jsonl").exists() or b"epoch" not in (path / "events.jsonl").read_bytes():
-            time.sleep(0.01)
+        wait_for_an_epoch(path)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop)
@@ -164,8 +172,7 @@ def test_signal_stops_and_the_next_call_goes_on(kit, tmp_path):
     thread.join()
     assert raised.value.status == 143
     assert (path / "checkpoint.pt").exists()
-    last = json.loads((path / "events.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["status"]) == ("end", "interrupted")
+    assert last_event(path) == ("end", "interrupted")
 
 
 PROGRAM = """
