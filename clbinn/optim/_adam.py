@@ -40,7 +40,7 @@ def adam_step(
         group: Holds lr, betas, adam_eps and step, the number of steps done before.
         weight_decay: Factor of the L2 term, added to the gradient.
     """
-    steps = [torch.tensor(float(group["step"]), device=value.device) for value in values]
+    steps = [torch.full((), float(group["step"]), device=value.device) for value in values]  # filled there, not sent
     adam(
         list(values),
         list(gradients),
