@@ -1,6 +1,8 @@
 """Mistakes of the user: one clear message, no traceback, exit status 2."""
 
-__all__ = ["DataError", "RecipeError", "RunError", "UserError"]
+import errno
+
+__all__ = ["DataError", "RecipeError", "RunError", "UserError", "disk_is_full", "unwritable"]
 
 
 class UserError(Exception):
@@ -17,3 +19,21 @@ class DataError(UserError):
 
 class RunError(Exception):
     """A run that could not go on (numbers that are not finite, a full disk). Exit status 1."""
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether there is no room: nothing that another command would mend."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def unwritable(what: str, error: OSError) -> UserError | RunError:
+    """The error to raise for a file that can't be written.
+
+    Args:
+        what: The file, and what was to be in it, as the subject of a sentence.
+        error: Why.
+    """
+    message = f"{what} can't be written: {error.strerror or error}"
+    if disk_is_full(error):
+        return RunError(f"{message}; make room, then give the same command again")
+    return UserError(message)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clbinn import packed
-from clbinn.errors import UserError
+from clbinn.errors import UserError, unwritable
 from clbinn.experiments import checkpoint
 
 __all__ = ["export"]
@@ -21,6 +21,7 @@ def export(run: Path, file: Path) -> str:
 
     Raises:
         UserError: There is no whole checkpoint, its weights are real, or the file can't be written.
+        RunError: The disk is full.
     """
     state, faults = checkpoint.load_latest(run)
     if state is None:
@@ -34,5 +35,5 @@ def export(run: Path, file: Path) -> str:
     try:
         weights = packed.save(network, file)
     except OSError as error:
-        raise UserError(f"{file}: can't be written ({error.strerror})") from None
+        raise unwritable(f"{file}: the network", error) from None
     return f"{file}: {weights:,} weights of one bit, {numbers - weights:,} other numbers; {file.stat().st_size:,} bytes"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clbinn.errors import RunError, UserError
+from clbinn.errors import RunError, UserError, disk_is_full
 
 __all__ = ["append_line", "disk_errors", "make_folder", "replace_file"]
 
@@ -53,7 +53,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise _full(path, error) from error
         raise UserError(f"{path}: can't be made ({error.strerror}); choose another --out") from None
 

@@ -109,13 +109,17 @@ class ExponentialDecay(Schedule):
     def __init__(self, optimizer: Optimizer, total: int, end: float, key: str = "lr") -> None:
         super().__init__(optimizer, key)
         check_at_least("end", end, 0)
-        if not end > 0 or not all(start > 0 for start in self.starts):
-            raise ValueError(f"an exponential decay needs {key} > 0 at the start and at the end; the end is {end}")
         check_count("total", total, 1)
         self.total, self.end = int(total), end
+        for start in self.starts:
+            self.value(start, 0)
 
     def value(self, start: float, t: int) -> float:
         """See `Schedule.value`."""
+        if not min(start, self.end) > 0:
+            raise ValueError(
+                f"an exponential decay needs {self.key} > 0 at the start and at the end; they are {start}, {self.end}"
+            )
         return self.end if t >= self.total else start * (self.end / start) ** (t / self.total)
 
 

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from clbinn.errors import UserError
+from clbinn.errors import UserError, unwritable
 from clbinn.report import page, tables
 from clbinn.report.drawing import Section, draw
 from clbinn.report.groups import Stream, streams
@@ -28,7 +28,8 @@ def build(directory: Path, targets: Path | None = None) -> Path:
         The path of the page, a `report.html`.
 
     Raises:
-        UserError: There is no run below `directory`, or the targets can't be read.
+        UserError: There is no run below `directory`, the targets can't be read or the report can't be written.
+        RunError: The disk is full.
     """
     found = _streams(directory)
     published = load_targets(targets) if targets is not None else None
@@ -125,5 +126,5 @@ def _write(path: Path, text: str) -> Path:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UserError(f"{path}: the report can't be written: {error.strerror or error}") from None
+        raise unwritable(f"{path}: the report", error) from None
     return path

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clbinn.errors import UserError
+from clbinn.errors import unwritable
 from clbinn.report import figures
 from clbinn.report.groups import Stream
 
@@ -38,6 +38,7 @@ def draw(stream: Stream, folder: Path, suffix: str = "") -> tuple[Drawn, ...]:
 
     Raises:
         UserError: A file can't be written.
+        RunError: The disk is full.
     """
     drawn = []
     for name, figure, title, caption in _plan(stream):
@@ -49,7 +50,7 @@ def draw(stream: Stream, folder: Path, suffix: str = "") -> tuple[Drawn, ...]:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".svg").unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"{path}: the figure can't be written: {error.strerror or error}") from None
+            raise unwritable(f"{path}: the figure", error) from None
     return tuple(drawn)
 
 

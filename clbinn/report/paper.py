@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from clbinn.errors import UserError
+from clbinn.errors import unwritable
 from clbinn.report import drawing, page, paper_figures, tables
 from clbinn.report.build_report import build as build_report
 from clbinn.report.drawing import Drawn
@@ -40,6 +40,7 @@ def build(
 
     Raises:
         UserError: A file can't be written, or the targets can't be read.
+        RunError: The disk is full.
     """
     found = streams([read_run(path) for path in paths])
     verdicts: Sequence[Verdict] | None = None
@@ -57,7 +58,7 @@ def build(
         (out / f"{name}.html").write_text(_html(name, title, found, verdicts, figures, notes), encoding="utf-8")
         (out / f"{name}.md").write_text(_markdown(title, found, verdicts, figures, notes), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{out / name}: the page can't be written: {error.strerror or error}") from None
+        raise unwritable(f"{out / name}: the page", error) from None
     parts = [title, *texts, _comparison(verdicts), *notes, f"Page: {out / f'{name}.html'}"]
     return "\n\n".join(part for part in parts if part)
 

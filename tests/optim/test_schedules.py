@@ -106,3 +106,11 @@ def test_numpy_integers_are_whole_numbers():
 def test_bad_settings_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_group_added_at_zero_cannot_decay_exponentially():
+    opt = optimizer(1.0)
+    schedule = ExponentialDecay(opt, 5, 1e-3)
+    opt.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.0})
+    with pytest.raises(ValueError, match=r"needs lr > 0 at the start and at the end; they are 0\.0, 0\.001"):
+        schedule.step()

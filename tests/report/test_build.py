@@ -1,10 +1,12 @@
+import errno
 import html.parser
+import os
 import re
 
 import numpy as np
 import pytest
 
-from clbinn.errors import UserError
+from clbinn.errors import RunError, UserError
 from clbinn.report import build, markdown
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">\'"&'
@@ -169,14 +171,15 @@ def test_no_runs_is_the_users_mistake(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_folder_that_cannot_be_written(make_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, UserError), (errno.ENOSPC, RunError)])
+def test_a_folder_that_cannot_be_written(make_run, tmp_path, monkeypatch, number, kind):
     make_run("bayesbinn", 0)
 
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
+    def fail(*_args, **_kwargs):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("tempfile.mkstemp", full)
-    with pytest.raises(UserError, match="No space left"):
+    monkeypatch.setattr("tempfile.mkstemp", fail)
+    with pytest.raises(kind, match=f"the report can't be written: {os.strerror(number)}"):
         build(tmp_path)
     assert not (tmp_path / "permuted_mnist" / "report.html").exists()
 
