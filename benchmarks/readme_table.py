@@ -11,8 +11,11 @@ TITLES = ["recipe", "weights", "epochs a task", "at test time", "n", "after 5 ta
 RAW_TITLES = ["recipe", "epochs a task", "n", "after 5 tasks", "newest task", "after 10"]
 REMARKS = {
     "joint": "ceiling",
+    "joint_bayesbinn": "ceiling of ±1",
     "per_task": "a network for each task",
+    "per_task_bayesbinn": "a network for each task",
     "replay": "2,000 images kept",
+    "gdumb": "2,000 images kept",
     "vcl_coreset": "200 images of each task kept",
     "bayesbinn": "Table 13",
     "bayesbinn_batch": "Table 13",
