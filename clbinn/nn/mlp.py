@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from clbinn.checks import check_choice
+from clbinn.nn.lean import BatchNorm1d
 from clbinn.nn.mean_field import MeanFieldLinear
 
 __all__ = ["MLP", "FanInScale", "normalisation"]
@@ -37,7 +38,7 @@ class FanInScale(nn.Module):
 def normalisation(norm: Norm, features: int, fan_in: int, momentum: float, eps: float) -> nn.Module:
     """The normalisation after a linear layer; none of them has a learned gain or bias."""
     if norm == "batch":
-        return nn.BatchNorm1d(features, eps=eps, momentum=momentum, affine=False)
+        return BatchNorm1d(features, eps, momentum)
     if norm == "layer":
         return nn.LayerNorm(features, eps=eps, elementwise_affine=False)
     if norm == "scale":

@@ -5,6 +5,7 @@ from math import prod
 
 from torch import nn
 
+from clbinn.nn.lean import BatchNorm1d
 from clbinn.nn.mlp import MLP
 
 __all__ = ["snelson", "two_moons"]
@@ -17,5 +18,5 @@ def two_moons(input_shape: Sequence[int] = (2,), out_features: int = 1, hidden: 
 
 def snelson(input_shape: Sequence[int] = (1,), out_features: int = 1, hidden: Sequence[int] = (64, 64)) -> nn.Module:
     """Snelson's regression: as `two_moons`, with a batch normalisation without gain and bias at the end."""
-    norm = nn.BatchNorm1d(out_features, 1e-4, 0.15, affine=False)
+    norm = BatchNorm1d(out_features, 1e-4, 0.15)
     return nn.Sequential(two_moons(input_shape, out_features, hidden), norm)

@@ -9,7 +9,7 @@ holds the *training weights* that the gradient is taken at. A subclass says what
     _start(group, flat)                 make the state of a group's parameters: flat tensors by name
     _training_weights(group, piece)     fill `piece.weights` with what `sampled_params()` puts into the module;
                                         not needed with `_trains_with_signs`
-    _collect(group, piece)              turn the gradient of one sample, `piece.gradient`, into what is averaged
+    _collect(group, piece, slope)       fill `piece.gradient` with what is averaged, from one sample's gradient `slope`
     _update(group, piece)               the step, from the average over the samples in `piece.gradient`;
                                         `_begin_update` and `_end_update` are called once around the pieces
     _prediction_weights(group, piece)   fill `piece.weights` with ±1
@@ -23,6 +23,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import profiler
+from torch.optim import optimizer as torch_optimizer
 
 from clbinn.optim._flat import FlatState, Piece, State
 from clbinn.optim._flat_optimizer import FlatOptimizer
@@ -44,12 +46,13 @@ class BinaryOptimizer(FlatOptimizer):
         TypeError: Parameters of half precision or of mixed types.
     """
 
-    _KEPT: ClassVar[set[str]] = FlatOptimizer._KEPT | {"_held"}
+    _KEPT: ClassVar[set[str]] = FlatOptimizer._KEPT | {"_held", "_pending"}
     _trains_with_signs: ClassVar[bool] = False  # the training weights are the prediction weights
     _step_supports_amp_scaling = True  # asks torch's GradScaler to tell, so that step() can refuse it
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], seed: int | None = None) -> None:
         self._held: Sequence[Tensor] | None = None
+        self._pending = False  # the last sample's gradients are still with the parameters
         super().__init__(params, defaults, seed)
 
     # --- the part that a user calls -------------------------------------------------------------------------------
@@ -67,10 +70,20 @@ class BinaryOptimizer(FlatOptimizer):
         with self._sample():
             yield
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's, without its record for the profiler, which takes longer than the rest."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none or p.grad is None:
+                    p.grad = None
+                else:
+                    p.grad.detach_().zero_()
+
     def open_sample(self) -> None:
         """Enter `sampled_params()`, for loops that can't use a with block."""
         if self._sampling:
             raise RuntimeError("sampled_params() is already open: blocks can't be nested")
+        self._take_pending()
         self._synchronise()
         try:
             with torch.no_grad():
@@ -97,18 +110,14 @@ class BinaryOptimizer(FlatOptimizer):
         """Leave `sampled_params()` in order: collect this sample's gradients.
 
         Args:
-            restore: Whether to put the ±1 back at once, rather than leave it to a `step()` that follows directly.
+            restore: Whether to put the ±1 back at once. A `step()` that follows directly does it as well, and then
+                sees to all of a piece in one go.
         """
         if not self._sampling:
             raise RuntimeError("no sampled_params() block is open")
-        try:
-            with torch.no_grad():
-                for group, flat in self._groups():
-                    self._collect_group(group, flat)
-        except BaseException:
-            self.discard()
-            raise
-        self._sampling = False
+        for _, flat in self._groups():
+            flat.note_sample()
+        self._sampling, self._pending = False, True
         if restore:
             self.restore()
 
@@ -118,16 +127,17 @@ class BinaryOptimizer(FlatOptimizer):
         Inside a block of `weights` it gets those of the block.
         """
         self._sampling = False
+        self._take_pending()
         self._synchronise()
         if self._held is not None:
             self._hold(self._held)
             return
         with torch.no_grad():
-            for group, flat in self._groups():
-                self._predict_with(group, flat)
+            self._predict()
 
     def discard(self) -> None:
         """Forget all samples since the last step, and put the prediction weights into the module."""
+        self._pending = False
         for flat in self._flat:
             flat.forget()
         self.restore()
@@ -146,6 +156,11 @@ class BinaryOptimizer(FlatOptimizer):
         Raises:
             RuntimeError: No gradient was collected, a block is still open, or torch's GradScaler makes the step.
         """
+        if self._watched():
+            return self._watched_step(closure)
+        return self._step(closure)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         if vars(self).pop("found_inf", None) is not None:
             raise RuntimeError(
                 "GradScaler can't be used: gradients are collected, still scaled, when sampled_params() is left. "
@@ -154,19 +169,27 @@ class BinaryOptimizer(FlatOptimizer):
         loss = self._run_closure(closure) if closure is not None else None
         if self._sampling:
             raise RuntimeError("step() inside sampled_params(): leave the block first")
-        trainable = any(p.requires_grad for flat in self._flat for p in flat.params)
-        missing = any(flat.params and not flat.samples for flat in self._flat)
-        if missing or (trainable and not any(any(flat.has_gradient) for flat in self._flat)):
+        if not self._collected():
             self.discard()
             raise RuntimeError("step() has no gradients: run the backward pass inside `with opt.sampled_params():`")
+        at_once = self._pending and all(flat.samples == 1 for _, flat in self._groups())
+        if not at_once:
+            self._take_pending()
         try:
             for group, flat in self._groups():
-                self._update_group(group, flat)
+                self._update_group(group, flat, at_once)
         except BaseException:
             self.discard()
             raise
-        self.restore()
+        self._pending = False
+        if self._held is None:
+            self._predict()
+        else:
+            self.restore()
         return loss
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it for all, which takes 4 % of a small step
+    _watched_step = FlatOptimizer.profile_hook_step(_step)
 
     def sample_weights(self, noise: Noise | None = None) -> list[Tensor]:
         """One draw of all weights from what was learned, each exactly ±1, in parameter order.
@@ -192,6 +215,7 @@ class BinaryOptimizer(FlatOptimizer):
         """
         if self._sampling:
             raise RuntimeError("other weights inside sampled_params(): leave the block first")
+        self._take_pending()
         self._synchronise()
         outer, self._held = self._held, weights
         try:
@@ -206,8 +230,9 @@ class BinaryOptimizer(FlatOptimizer):
     def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
         raise NotImplementedError
 
-    def _collect(self, group: dict[str, Any], piece: Piece) -> None:
-        """The gradient as it is, unless a subclass does more."""
+    def _collect(self, group: dict[str, Any], piece: Piece, slope: Tensor) -> None:
+        """The gradient as it is, unless a subclass does more. `slope` may be `piece.gradient` itself."""
+        piece.gradient.copy_(slope)
 
     def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:
         """What a step does once, before the pieces."""
@@ -229,6 +254,21 @@ class BinaryOptimizer(FlatOptimizer):
 
     # --- inner ------------------------------------------------------------------------------------------------------
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which have the parameters without their gradients."""
+        self._take_pending()
+        return super().__getstate__()
+
+    def _watched(self) -> bool:
+        """Whether torch has hooks to call around a step, or a profiler that records it."""
+        hooks = (
+            self._optimizer_step_pre_hooks,
+            self._optimizer_step_post_hooks,
+            torch_optimizer._global_optimizer_pre_hooks,
+            torch_optimizer._global_optimizer_post_hooks,
+        )
+        return any(hooks) or profiler._is_profiler_enabled
+
     def _hold(self, weights: Sequence[Tensor]) -> None:
         with torch.no_grad():
             torch._foreach_copy_(self.parameters(), list(weights))
@@ -244,33 +284,64 @@ class BinaryOptimizer(FlatOptimizer):
             self._training_weights(group, piece)
         flat.put()
 
+    def _take_pending(self) -> None:
+        """Collect the sample that was left to a step, before its weights or gradients change."""
+        if not self._pending:
+            return
+        try:
+            with torch.no_grad():
+                for group, flat in self._groups():
+                    if flat.samples:
+                        self._collect_group(group, flat)
+        except BaseException:
+            self.discard()
+            raise
+        self._pending = False
+
     def _collect_group(self, group: dict[str, Any], flat: FlatState) -> None:
         """Add a sample's gradients to those collected since the last step."""
-        flat.samples += 1
         if flat.samples == 1:
-            for piece in flat.collect("total"):
-                self._collect(group, piece)
+            for piece, slope in flat.collect("total"):
+                self._collect(group, piece, slope)
             return
-        for piece, total in zip(flat.collect("sample"), flat.pieces("total"), strict=True):
-            self._collect(group, piece)
+        for (piece, slope), total in zip(flat.collect("sample"), flat.pieces("total"), strict=True):
+            self._collect(group, piece, slope)
             total.gradient.add_(piece.gradient)
 
-    def _update_group(self, group: dict[str, Any], flat: FlatState) -> None:
-        """The step of one group; as in torch, a parameter without a gradient is not updated."""
+    def _update_group(self, group: dict[str, Any], flat: FlatState, at_once: bool) -> None:
+        """The step of one group; as in torch, a parameter without a gradient is not updated.
+
+        Args:
+            group: Options.
+            flat: State.
+            at_once: Whether the one sample is still to be collected.
+        """
         self._begin_update(group, flat)
         idle: list[State] = []
         if not all(flat.has_gradient):
             idle = [entry for entry, seen in zip(flat.entries(), flat.has_gradient, strict=True) if not seen]
         kept = [{name: view.clone() for name, view in entry.items()} for entry in idle]
-        for piece in flat.pieces():
-            if flat.samples > 1:
-                piece.gradient.div_(flat.samples)
-            self._update(group, piece)
+        if at_once:
+            predicts = not idle and self._held is None
+            for piece, slope in flat.collect("scratch"):
+                self._collect(group, piece, slope)
+                self._update(group, piece)
+                if predicts:
+                    self._prediction_weights(group, piece)
+        else:
+            predicts = False
+            for piece in flat.pieces():
+                if flat.samples > 1:
+                    piece.gradient.div_(flat.samples)
+                self._update(group, piece)
         self._end_update(group, flat)
         for entry, before in zip(idle, kept, strict=True):
             for name, view in entry.items():
                 view.copy_(before[name])
         flat.forget()
+        if predicts:
+            flat.put()
+            flat.mark_predicting()
 
     def _predict_with(self, group: dict[str, Any], flat: FlatState) -> None:
         """Put a group's ±1 into the module, unless it holds them."""
@@ -280,6 +351,10 @@ class BinaryOptimizer(FlatOptimizer):
                 self._prediction_weights(group, piece)
             flat.put()
             flat.mark_predicting()
+
+    def _predict(self) -> None:
+        for group, flat in self._groups():
+            self._predict_with(group, flat)
 
     def _mode(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         """The ±1 of a group, a new flat tensor."""
@@ -299,6 +374,13 @@ class BinaryOptimizer(FlatOptimizer):
         except BaseException:
             self.restore()
             raise
+
+    def _collected(self) -> bool:
+        """Whether a sample was taken, with gradients if there is anything to train."""
+        if any(flat.params and not flat.samples for flat in self._flat):
+            return False
+        seen = any(any(flat.has_gradient) for flat in self._flat)
+        return seen or not any(p.requires_grad for flat in self._flat for p in flat.params)
 
     def _run_closure(self, closure: Callable[[], Any]) -> Any:
         losses = []

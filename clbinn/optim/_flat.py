@@ -1,22 +1,36 @@
-"""The state of many weights as few long tensors, worked on in pieces that fit a core's cache.
+"""The state of many weights as few long tensors, worked on in pieces.
 
-A small group is one piece: its weights and gradients are gathered in flat buffers, so that the number of operations
-does not grow with the number of parameters. A large group on a CPU is cut into slices of its parameters, which are
-worked on where they lie: each way of 10 million numbers to memory and back costs as much as the arithmetic on them.
-Parameters that are not contiguous are always gathered.
+On a CPU the pieces are slices of the parameters that fit a core's cache, worked on where they lie: each way to memory
+and back costs as much as the arithmetic. On a card, weights and gradients are gathered in flat buffers and are one
+piece, so that the number of operations does not grow with the number of parameters. Parameters that are not contiguous
+are always gathered.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from clbinn.optim import _loops
 
 __all__ = ["FlatState", "Piece", "State", "signs"]
 
 State = dict[str, Tensor]
+Array = NDArray[Any]
 CHUNK = 2**17  # numbers of a piece on a CPU, at most: a few pieces fit a core's cache
+
+
+@dataclass(slots=True)
+class Arrays:
+    """The numbers of a piece as NumPy arrays, for compiled loops."""
+
+    state: dict[str, Array]
+    weights: Array
+    gradient: Array
 
 
 @dataclass(slots=True)
@@ -25,15 +39,22 @@ class Piece:
 
     Attributes:
         state: What the optimizer keeps of them, by name.
-        weights: What the module holds, or will hold. In a large group these are the module's own numbers.
+        weights: What the module holds, or will hold. On a CPU these are the module's own numbers.
         gradient: Of one sample while it is collected; their sum between samples; their mean in an update.
         param: The parameter that they all belong to; None where they may belong to several.
+        arrays: State, weights and gradient once more, on a CPU; else None.
     """
 
     state: State
     weights: Tensor
     gradient: Tensor
     param: Tensor | None
+    arrays: Arrays | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights.device.type == "cpu":
+            state = {name: tensor.numpy() for name, tensor in self.state.items()}
+            self.arrays = Arrays(state, self.weights.numpy(), self.gradient.numpy())
 
 
 class FlatState:
@@ -54,7 +75,7 @@ class FlatState:
         self.has_gradient = [False] * len(self.params)
         self._buffers: State = {}
         self._weight_views: list[Tensor] = []  # of the buffer of weights
-        self._cuts: dict[tuple[str, int], list[Piece]] = {}
+        self._cuts: dict[str, tuple[tuple[int, ...], list[Piece]]] = {}  # by buffer of gradients: where, and the pieces
         self._predicting: list[int] | None = None  # versions of all tensors when the ±1 were written
         self.look()
 
@@ -70,9 +91,7 @@ class FlatState:
 
     def look(self) -> None:
         """Decide, before weights are written, whether they and the gradients pass through flat buffers (`gathered`)."""
-        self.gathered = (
-            self.numel <= CHUNK or self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
-        )
+        self.gathered = self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
 
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Whether these are the parameters, the very same objects in the same order."""
@@ -94,11 +113,12 @@ class FlatState:
         """The group in pieces.
 
         Args:
-            gradient: The buffer that `Piece.gradient` is cut from.
+            gradient: The buffer that `Piece.gradient` is cut from; pieces of "scratch" share one place.
         """
-        key = gradient, len(self.tensors)  # momentum can come in later
-        if self.gathered and key in self._cuts:
-            return self._cuts[key]
+        places = () if self.gathered else (p.data_ptr() for p in self.params)
+        where = (len(self.tensors), *places)  # momentum can come in later
+        if gradient in self._cuts and self._cuts[gradient][0] == where:
+            return self._cuts[gradient][1]
         if self.gathered and not self.by_parameter:
             sizes = _parts(self.numel, self.device)
             owners: list[Tensor | None] = [None] * len(sizes)
@@ -107,37 +127,41 @@ class FlatState:
             sizes = [size for part in parts for size in part]
             owners = [p for p, part in zip(self.params, parts, strict=True) for _ in part]
         states = {name: torch.split_with_sizes(flat, sizes) for name, flat in self.tensors.items()}
-        slopes = torch.split_with_sizes(self._buffer(gradient), sizes)
+        if gradient == "scratch":
+            buffer = torch.empty(max(sizes, default=0), dtype=self.dtype, device=self.device)
+            slopes: Sequence[Tensor] = [buffer[:size] for size in sizes]
+        else:
+            slopes = torch.split_with_sizes(self._buffer(gradient), sizes)
         found = [
             Piece({name: cut[i] for name, cut in states.items()}, weights, slope, owner)
             for i, (weights, slope, owner) in enumerate(zip(self._weights(sizes), slopes, owners, strict=True))
         ]
-        if self.gathered:  # else they are cut from the parameters, whose memory can change
-            self._cuts[key] = found
+        self._cuts[gradient] = where, found
         return found
 
-    def collect(self, gradient: str) -> Iterator[Piece]:
-        """The pieces, each with the parameters' gradients just copied into its own, 0 where there is none.
-
-        Which parameters had one is noted in `has_gradient`.
-        """
+    def note_sample(self) -> None:
+        """Count a sample, and which parameters have a gradient in it."""
+        self.samples += 1
         for position, p in enumerate(self.params):
             self.has_gradient[position] |= p.grad is not None
+
+    def collect(self, gradient: str) -> Iterable[tuple[Piece, Tensor]]:
+        """The pieces, each with the parameters' gradients now, 0 where there is none."""
         slopes = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
+        pieces = self.pieces(gradient)
         if self.gathered:
-            torch.cat(slopes, out=self._buffer(gradient))
-            yield from self.pieces(gradient)
-        else:
-            parts = (part for slope in slopes for part in torch.split(slope, _parts(len(slope), self.device)))
-            for piece, part in zip(self.pieces(gradient), parts, strict=True):
-                piece.gradient.copy_(part)
-                yield piece
+            slopes = list(torch.split_with_sizes(torch.cat(slopes), [len(piece.weights) for piece in pieces]))
+        elif len(pieces) > len(slopes):
+            slopes = [part for p in slopes for part in torch.split_with_sizes(p, _parts(len(p), self.device))]
+        return zip(pieces, slopes, strict=True)
 
     def put(self) -> None:
         """Let the module hold what was written into the pieces' weights."""
         if self.gathered and self.params:
             self._weight_views = self._weight_views or self.views(self._buffer("weights"))
             torch._foreach_copy_(self.params, self._weight_views)
+        elif self.params:
+            increment_version(self.params)  # a graph that was made with the weights of before can't be used any more
         torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
         self._predicting = None
 
@@ -188,6 +212,10 @@ def _parts(numel: int, device: torch.device) -> list[int]:
     return [min(CHUNK, numel - start) for start in range(0, numel, CHUNK)]
 
 
-def signs(latent: Tensor, out: Tensor, minus: Tensor | None = None) -> None:
-    """Writes `bernoulli.mode` of a tensor, or of the difference of two, into `out`: ±1, with 0 → +1."""
-    torch.ge(latent, 0 if minus is None else minus, out=out).mul_(2).sub_(1)
+def signs(piece: Piece, latent: str, minus: str | None = None) -> None:
+    """Writes `bernoulli.mode` of a part of the state, or of the difference of two, to the weights: ±1, with 0 → +1."""
+    if piece.arrays and minus is None:
+        _loops.signs(piece.arrays.state[latent], piece.arrays.weights)
+    else:
+        other = 0 if minus is None else piece.state[minus]
+        torch.ge(piece.state[latent], other, out=piece.weights).mul_(2).sub_(1)

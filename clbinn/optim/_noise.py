@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clbinn.checks import check_count
+from clbinn.optim import _loops
 
 __all__ = ["Noise", "log", "tanh"]
-
-# The next number in float32 after the largest magnitude of a signed 32-bit integer k: u = (k + _RANGE) / (2 _RANGE) is
-# in (0, 1), and its odds are finite.
-_RANGE = 2.0**31 + 2**8
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -39,12 +37,15 @@ class Noise:
     Args:
         seed: Start of the stream, at least 0.
         device: Where the numbers are wanted. Streams of different devices differ.
+
+    Attributes:
+        state: Of the generator for CPUs, NumPy's SFC64 (see `clbinn.optim._loops.words`).
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         check_count("seed", seed, 0)
         self.seed = int(seed)  # a NumPy integer could not be loaded by torch.load(..., weights_only=True)
-        self._bits = np.random.SFC64(self.seed)
+        self.state: NDArray[np.uint64] = np.random.SFC64(self.seed).state["state"]["state"].copy()
         self._device_generator: torch.Generator | None = None
         self._device_state: Tensor | None = None
         self.to(device)
@@ -61,44 +62,32 @@ class Noise:
     def uniform(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` numbers, uniform on (0, 1)."""
         if self.device.type == "cpu":
-            return self._words(count).to(torch.float32).add_(_RANGE).mul_(0.5 / _RANGE).to(dtype)
+            words = np.empty((count + 1) // 2, np.uint64)
+            _loops.words(self.state, words)
+            integers = torch.from_numpy(words.view(np.int32)[:count]).to(torch.float32)
+            return integers.add_(_loops.HALF_RANGE).mul_(0.5 / _loops.HALF_RANGE).to(dtype)
         return torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
 
     def logit(self, out: Tensor) -> Tensor:
         """Fills a flat tensor with draws of ln(u / (1 - u)), which is 2δ of the relaxation; all finite on a CPU."""
         if self.device.type != "cpu":
             return torch.logit(out.uniform_(generator=self._device_generator), out=out)
-        odds = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32)
-        odds.copy_(self._words(out.numel()))
-        against = torch.rsub(odds, _RANGE)  # 1 - u times a constant, as the sum is u
-        log(odds.add_(_RANGE).div_(against))
-        return out if odds is out else out.copy_(odds)
+        _loops.odds(self.state, out.numpy())
+        return log(out)
 
     def signs(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` draws of ±1, each with probability ½."""
         return torch.where(self.uniform(count) < 0.5, -1.0, 1.0).to(dtype)
 
-    def _words(self, count: int) -> Tensor:
-        """`count` random integers of 32 bits, int32."""
-        words = self._bits.random_raw((count + 1) // 2)
-        return torch.from_numpy(words.view(np.int32)[:count])
-
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, as integers and tensors."""
-        words = self._bits.state["state"]["state"]
         device_state = self._device_generator.get_state() if self._device_generator is not None else self._device_state
-        return {"seed": self.seed, "cpu": torch.from_numpy(words.view(np.int64).copy()), "device": device_state}
+        return {"seed": self.seed, "cpu": torch.from_numpy(self.state.view(np.int64).copy()), "device": device_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place that `state_dict` gave."""
         self.seed = int(state["seed"])
-        words = state["cpu"].cpu().numpy().view(np.uint64)
-        self._bits.state = {
-            "bit_generator": "SFC64",
-            "state": {"state": words},
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+        self.state = state["cpu"].cpu().numpy().view(np.uint64).copy()
         self._device_state = None if state["device"] is None else state["device"].cpu()
         if self._device_generator is not None:
             self._device_generator.manual_seed(self.seed)  # where a stream that was saved on a CPU begins

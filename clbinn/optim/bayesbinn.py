@@ -24,6 +24,7 @@ from torch import Tensor
 
 from clbinn import bernoulli
 from clbinn.checks import check_at_least, check_between, check_choice, check_count, check_positive
+from clbinn.optim import _loops
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, State, signs
 from clbinn.optim._noise import Noise, tanh
@@ -200,30 +201,34 @@ class BayesBiNN(BinaryOptimizer):
         return state
 
     def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        w, natural = piece.weights, piece.state["natural"]
-        if group["training_weights"] == "relaxed":  # bernoulli.relaxed_sample in place, with the noise 2δ
-            self.noise.logit(out=w).add_(natural, alpha=2).mul_(0.5 / group["temperature"])
+        if group["training_weights"] == "mean":
+            tanh(piece.weights.copy_(piece.state["natural"]))
         else:
-            w.copy_(natural)
-        tanh(w)
+            _draw_relaxed(piece, group["temperature"], self.noise)
 
-    def _collect(self, group: dict[str, Any], piece: Piece) -> None:
-        if group["training_weights"] == "relaxed":
-            piece.gradient.mul_(_gradient_scale(piece.weights, piece.state["natural"], group))
+    def _collect(self, group: dict[str, Any], piece: Piece, slope: Tensor) -> None:
+        if group["training_weights"] == "mean":
+            torch.mul(slope, group["num_data"], out=piece.gradient)
         else:
-            piece.gradient.mul_(group["num_data"])
+            _scale(piece, slope, group["num_data"] / group["temperature"], group["eps"])
 
     def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:
         if group["momentum"] and "momentum" not in flat.tensors:  # a schedule brought it in
             flat.tensors["momentum"] = torch.zeros_like(flat.tensors["natural"])
 
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
-        options = {name: group[name] for name in ("lr", "momentum", "prior_weight")}
         natural, prior, buffer = piece.state["natural"], piece.state["prior_natural"], piece.state.get("momentum")
+        if piece.arrays and buffer is None:
+            state = piece.arrays.state
+            _loops.bayesbinn(
+                state["natural"], state["prior_natural"], piece.arrays.gradient, group["lr"], group["prior_weight"]
+            )
+            return
+        options = {name: group[name] for name in ("lr", "momentum", "prior_weight")}
         bayesbinn(natural, prior, piece.gradient, buffer, step=group["step"] + 1, **options)
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece.state["natural"], piece.weights)
+        signs(piece, "natural")
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
         return bernoulli.sample(flat.tensors["natural"], noise.uniform(flat.numel, flat.dtype))
@@ -233,12 +238,24 @@ class BayesBiNN(BinaryOptimizer):
         return [v for flat in self._flat if flat.params for v in flat.views(flat.tensors[name])]
 
 
-def _gradient_scale(relaxed: Tensor, natural: Tensor, group: dict[str, Any]) -> Tensor:
-    """`bernoulli.gradient_scale`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
-    one, mean = natural.new_ones(()), tanh(natural.clone())
-    denominator = torch.addcmul(one, mean, mean, value=-1, out=mean).add_(group["eps"])
-    numerator = torch.addcmul(one, relaxed, relaxed, value=-1).add_(group["eps"])
-    return numerator.div_(denominator).mul_(group["num_data"] / group["temperature"])
+def _draw_relaxed(piece: Piece, temperature: float, noise: Noise) -> None:
+    """`bernoulli.relaxed_sample`, in place in the piece's weights."""
+    if piece.arrays:
+        _loops.relaxed_sample(piece.arrays.state["natural"], piece.arrays.weights, temperature, noise.state)
+    else:
+        noise.logit(out=piece.weights).add_(piece.state["natural"], alpha=2).mul_(0.5 / temperature).tanh_()
+
+
+def _scale(piece: Piece, slope: Tensor, factor: float, eps: float) -> None:
+    """The gradient times `bernoulli.gradient_scale`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
+    if piece.arrays:
+        state, weights, gradient = piece.arrays.state, piece.arrays.weights, piece.arrays.gradient
+        _loops.scaled_gradient(slope.detach().numpy(), weights, state["natural"], gradient, factor, eps)
+        return
+    one, mean = slope.new_ones(()), torch.tanh(piece.state["natural"])
+    denominator = torch.addcmul(one, mean, mean, value=-1).add_(eps)
+    numerator = torch.addcmul(one, piece.weights, piece.weights, value=-1).add_(eps)
+    torch.mul(slope, numerator.div_(denominator).mul_(factor), out=piece.gradient)
 
 
 def _given(name: str, value: Any) -> float | list[Any]:

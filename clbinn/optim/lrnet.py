@@ -158,7 +158,7 @@ class LRNet(BinaryOptimizer):
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         if isinstance(piece.param, StochasticWeight):
-            signs(piece.state["value"], piece.weights)
+            signs(piece, "value")
         else:
             piece.weights.copy_(piece.state["value"])
 

@@ -151,4 +151,4 @@ class PMF(BinaryOptimizer):
         super()._end_update(group, flat)
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece.state["plus"], piece.weights, piece.state["minus"])
+        signs(piece, "plus", minus="minus")

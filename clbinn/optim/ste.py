@@ -99,7 +99,7 @@ class STE(BinaryOptimizer):
             latent.clamp_(-group["clip_latent"], group["clip_latent"])
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece.state["latent"], piece.weights)
+        signs(piece, "latent")
 
 
 def initial_bound(weight: Tensor) -> float:

@@ -104,7 +104,7 @@ class MetaplasticAdam(BinaryOptimizer):
         hidden.sub_(direction * consolidation(hidden, first, group["metaplasticity"]), alpha=group["lr"])
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece.state["hidden"], piece.weights)
+        signs(piece, "hidden")
 
 
 class SynapticMetaplasticity(Naive):

@@ -61,10 +61,8 @@ def test_walks_with_the_literal_reference_for_100_steps(samples, beta, weight, t
         x, y = torch.randn(8, 6, dtype=dtype), torch.randint(3, (8,))
         uniforms = []
         for _ in range(samples):
-            logit = stream.logit(torch.empty(sum(sizes), dtype=dtype))
-            uniforms.append(
-                [u.view_as(v) for u, v in zip(torch.sigmoid(logit.double()).split(sizes), natural, strict=True)]
-            )
+            logits = [stream.logit(torch.empty(v.numel(), dtype=dtype)).view_as(v) for v in natural]
+            uniforms.append([torch.sigmoid(logit.double()) for logit in logits])
             with opt.sampled_params():
                 cross_entropy(net(x), y).backward()
         opt.step()
@@ -110,11 +108,11 @@ def average_natural(loss, opt, steps, first):
 
 def test_finds_the_mean_field_posterior_of_two_weights_by_enumeration():
     x, y, prior, natural = two_weights()
-    weight = nn.Parameter(torch.empty(400, 2, dtype=torch.float64))  # copies: their mean has little noise
-    options = {"init_natural": 0.0, "prior_natural": [prior.expand(400, 2)], "seed": 0}
-    opt = BayesBiNN([weight], 4, lr=0.02, temperature=0.1, **options)
+    weight = nn.Parameter(torch.empty(3000, 2, dtype=torch.float64))  # copies: their mean has little noise
+    options = {"init_natural": 0.0, "prior_natural": [prior.expand(3000, 2)], "seed": 0}
+    opt = BayesBiNN([weight], 4, lr=0.02, temperature=0.05, **options)
     found = average_natural(lambda: (0.5 * (y - weight @ x.T).square().mean(1)).sum(), opt, 900, 300)
-    assert torch.allclose(found, natural, atol=0.1)
+    assert torch.allclose(found, natural, atol=0.15)  # the relaxation has a bias, smaller at smaller temperatures
 
 
 def test_local_reparameterisation_finds_it_too():

@@ -119,12 +119,14 @@ def test_first_steps_change_something(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("idle", [False, True])
-def test_a_large_group_in_pieces_takes_the_same_steps(name, idle, monkeypatch):
+def test_however_a_group_is_cut_it_takes_the_same_steps(name, idle, monkeypatch):
     x, y = data()
     results = []
-    for chunk in (_flat.CHUNK, 64):  # gathered as one piece; slices of the parameters
-        monkeypatch.setattr(_flat, "CHUNK", chunk)
+    for way in ("parameters", "small pieces", "gathered"):
+        monkeypatch.setattr(_flat, "CHUNK", 64 if way == "small pieces" else 2**17)
         net, opt = make(name)
+        for p in net.parameters() if way == "gathered" else ():  # no flat view of one that is not contiguous
+            p.data = p.data.transpose(-1, -2).contiguous().transpose(-1, -2)
         list(net.parameters())[1].requires_grad_(not idle)
         torch.manual_seed(5)
         for _ in range(3):
@@ -134,7 +136,67 @@ def test_a_large_group_in_pieces_takes_the_same_steps(name, idle, monkeypatch):
             opt.step()
         state = [view for entry in opt.state_dict()["state"].values() for view in entry.values()]
         results.append(state + weights(net) + opt.mode_weights() + opt.sample_weights())
+        assert all(flat.gathered == (way == "gathered") for flat in opt._flat)
+    assert same(results[0], results[1])
+    close = 1e-6 if name.startswith(("pmf", "lrnet", "ste")) else 0  # torch's loops over odd lengths round otherwise
+    assert all(torch.allclose(a, b, rtol=close, atol=close) for a, b in zip(results[0], results[2], strict=True))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("meanwhile", ["nothing", "restore", "other weights", "a copy", "new gradients"])
+def test_a_sample_that_is_left_to_the_step_is_not_lost(name, meanwhile):
+    x, y = data()
+    results = []
+    for left in (False, True):
+        net, opt = make(name)
+        torch.manual_seed(5)
+        opt.open_sample()
+        F.cross_entropy(net(x), y).backward()
+        opt.close_sample(restore=not left)
+        if meanwhile == "restore":
+            opt.restore()
+        elif meanwhile == "other weights":
+            with opt.weights([-p.detach() for p in net.parameters()]):
+                pass
+        elif meanwhile == "a copy":
+            net, opt = copy.deepcopy((net, opt))
+        elif meanwhile == "new gradients":
+            with opt.sampled_params():
+                F.cross_entropy(net(x), y).backward()
+        opt.step()
+        state = [view for entry in opt.state_dict()["state"].values() for view in entry.values()]
+        results.append(state + weights(net) + opt.mode_weights())
     assert same(*results)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_graph_from_before_a_step_is_refused(name):
+    net, opt = make(name)
+    x, y = data()
+    with opt.sampled_params():
+        loss = F.cross_entropy(net(x), y)
+        loss.backward(retain_graph=True)
+    opt.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_call_hooks_and_are_seen_by_a_profiler(name):
+    net, opt = make(name)
+    called = []
+    handles = [
+        opt.register_step_pre_hook(lambda *_: called.append("before")),
+        opt.register_step_post_hook(lambda *_: called.append("after")),
+    ]
+    train(net, opt, 1)
+    assert called == ["before", "after"]
+    for handle in handles:
+        handle.remove()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        train(net, opt, 1)
+    assert called == ["before", "after"]
+    assert any(event.key == f"Optimizer.step#{type(opt).__name__}.step" for event in profile.key_averages())
 
 
 @pytest.mark.parametrize("name", BINARY)

@@ -70,10 +70,10 @@ def test_an_error_in_the_middle_drops_the_whole_step(method, monkeypatch):
     sample(opt, params)
     real = getattr(opt, method)
 
-    def fail(group, piece):
+    def fail(group, *args):
         if group is opt.param_groups[1]:
             raise MemoryError
-        real(group, piece)
+        real(group, *args)
 
     monkeypatch.setattr(opt, method, fail)
     with pytest.raises(MemoryError):  # noqa: PT012

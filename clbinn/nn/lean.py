@@ -1,0 +1,32 @@
+"""Batch normalisation of small layers, for which torch's own checks and bookkeeping cost more than the arithmetic."""
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BatchNorm1d"]
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` without gain and bias, bit for bit, that leaves `num_batches_tracked` at 0.
+
+    Torch reads that count for a cumulative average (`momentum=None`) alone; then this is torch's in every way.
+
+    Args:
+        num_features: Features of a row.
+        eps: Added to the variance.
+        momentum: Weight of a batch in the running statistics, in [0, 1]; None is a cumulative average.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, features) → the same shape; ValueError for a batch of one in training."""
+        mean, variance = self._buffers["running_mean"], self._buffers["running_var"]
+        own = self.training or mean is None
+        if self.momentum is None or not self.track_running_stats or x.dim() != 2 or (own and len(x) == 1):
+            out: Tensor = super().forward(x)
+            return out
+        return torch.batch_norm(
+            x, None, None, mean, variance, own, self.momentum, self.eps, torch.backends.cudnn.enabled
+        )
