@@ -1,6 +1,6 @@
 """An epoch of permuted MNIST: our strategy on our stream, against Avalanche's Naive with SGD on its PermutedMNIST.
 
-Same network, batch size and images. The limit is the matrix products of all steps. "A task of one epoch" adds what is
+Same images, batch size and layers, on Avalanche's side torch's own modules. The limit is the matrix products of all steps. "A task of one epoch" adds what is
 done once a task, such as permuting its images.
 """
 
@@ -16,12 +16,21 @@ from images import images, images_on_disk, permuted
 from loops import EpochClock, silent
 from measure import Contender, Number, interleave, main, ratios, timed
 from products import training_products
+from torch import nn
 
 from clbinn import benchmarks
 from clbinn.nn import MLP
 from clbinn.strategies import BayesBiNN
 
 BATCH = 100
+
+
+def torchs_network() -> nn.Sequential:
+    """The layers of `MLP(784, [100, 100], 10)`."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for fan_in, units in ((784, 100), (100, 100)):
+        layers += [nn.Linear(fan_in, units, bias=False), nn.ReLU(), nn.BatchNorm1d(units, affine=False)]
+    return nn.Sequential(*layers, nn.Linear(100, 10, bias=False), nn.BatchNorm1d(10, affine=False))
 
 
 def contender(strategy: Any, clock: EpochClock, experience: Any, whole: list[float]) -> Contender:
@@ -42,8 +51,8 @@ def measure(options: argparse.Namespace, note: Callable[[str], None]) -> list[Nu
     whole: dict[str, list[float]] = {"ours": [], "naive": []}
     clock = EpochClock()
     given = {"train_mb_size": BATCH, "train_epochs": 1, "plugins": [clock]}
-    net, other = MLP(784, [100, 100], 10), MLP(784, [100, 100], 10)
-    ours = BayesBiNN(model=net, evaluator=silent(), seed=0, **given)
+    other = torchs_network()
+    ours = BayesBiNN(model=MLP(784, [100, 100], 10), evaluator=silent(), seed=0, **given)
     naive = Naive(model=other, optimizer=torch.optim.SGD(other.parameters(), lr=0.01), evaluator=silent(), **given)
     with images_on_disk(data) as folder:
         stream = benchmarks.load(permuted(folder)).train_stream

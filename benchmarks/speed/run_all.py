@@ -5,6 +5,7 @@ Run it on a machine that does nothing else.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from measure import digits
 
+from clbinn.experiments.engines.environment import WORKER_ENVIRONMENT
 from clbinn.experiments.environment import environment
 
 HERE = Path(__file__).resolve().parent
@@ -93,7 +95,7 @@ def main() -> None:
         for figure in options.figures or FIGURES:
             print(f"\n{figure}", flush=True)
             file = Path(folder) / f"{figure}.json"
-            done = subprocess.run(command(figure, options, file), check=False)
+            done = subprocess.run(command(figure, options, file), env={**WORKER_ENVIRONMENT, **os.environ}, check=False)
             if done.returncode == 0:
                 figures.append(json.loads(file.read_text(encoding="utf-8")))
             else:

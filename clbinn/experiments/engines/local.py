@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from clbinn.experiments.engines.environment import WORKER_ENVIRONMENT
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.job import Job, RunResult
 from clbinn.experiments.progress import Board
@@ -130,7 +131,6 @@ class _Slot:
     def _start(self) -> Any:
         self._log.seek(0)
         self._log.truncate()
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # what we can import, it can
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "clbinn.experiments.engines.worker"],  # no import from the working folder
@@ -138,7 +138,7 @@ class _Slot:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **one_thread, "PYTHONPATH": path},
+            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C comes to us alone; we tell the workers
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clbinn.errors import UserError
+from clbinn.experiments.engines.environment import WORKER_ENVIRONMENT
 from clbinn.experiments.files import disk_errors, replace_file
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.job import Job, RunResult
@@ -85,7 +86,7 @@ def _connected(address: str | None) -> Any:
     if ray.is_initialized():
         return ray
     home = str(Path(__file__).resolve().parents[3])
-    options = {"log_to_driver": False, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": home}}}
+    options = {"log_to_driver": False, "runtime_env": {"env_vars": {**WORKER_ENVIRONMENT, "PYTHONPATH": home}}}
     try:
         ray.init(address or "auto", **options)
     except ConnectionError as error:
