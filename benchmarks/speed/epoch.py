@@ -1,7 +1,7 @@
 """An epoch of permuted MNIST: our strategy on our stream, against Avalanche's Naive with SGD on its PermutedMNIST.
 
-Same images, batch size and layers, on Avalanche's side torch's own modules. The limit is the matrix products of all steps. "A task of one epoch" adds what is
-done once a task, such as permuting its images.
+Same images, batch size and layers, on Avalanche's side torch's own modules. The limit is the matrix products of all
+steps. "A task of one epoch" adds what is done once a task, such as permuting its images.
 """
 
 import argparse
