@@ -90,7 +90,9 @@ class TensorLoader:
             block = sizes[first : first + together]
             gathered = self.data.batch(order[start : start + sum(block)])
             start += sum(block)
-            yield from map(list, zip(*(torch.split(column, block) for column in gathered), strict=True))
+            # `data`: to autograd each is a tensor of its own, which may be changed in place
+            parts = [[part.data for part in torch.split(column, block)] for column in gathered]
+            yield from map(list, zip(*parts, strict=True))
 
 
 class ParallelLoader:

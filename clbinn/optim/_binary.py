@@ -231,7 +231,7 @@ class BinaryOptimizer(FlatOptimizer):
         raise NotImplementedError
 
     def _collect(self, group: dict[str, Any], piece: Piece, slope: Tensor) -> None:
-        """The gradient as it is, unless a subclass does more. `slope` may be `piece.gradient` itself."""
+        """The gradient as it is, unless a subclass does more."""
         piece.gradient.copy_(slope)
 
     def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:

@@ -117,6 +117,15 @@ def test_without_shuffling_images_come_in_order_with_their_task_label(drop_last,
     assert {int(t) for _, _, labels in batches for t in labels} == {3}
 
 
+def test_batches_that_were_gathered_together_can_be_changed_in_place():
+    (first, *_), (second, *_), *_ = TensorLoader(resident(task(n=20)), 4, shuffle=True)
+    scale = torch.ones(1, requires_grad=True)
+    loss = (first * scale).sum()
+    second.mul_(scale)  # neither a view to autograd, nor a change of the first, which is in a graph
+    (loss + second.sum()).backward()
+    assert torch.allclose(scale.grad, first.sum() + second.sum())
+
+
 def test_mixed_parts_keep_their_own_labels():
     parts = (task(seed=1), task(seed=2))
     labels = torch.tensor([0] * 23 + [1] * 23)
