@@ -17,7 +17,7 @@ from clbinn.nn.mlp import MLP, FanInScale
 __all__ = ["ByteInputs", "sample_logits", "takes_many"]
 
 # what `_chunk` knows; anything else goes through the network itself
-_LAYERS = {nn.Flatten, nn.Dropout, nn.Linear, MeanFieldLinear, BatchNorm1d, nn.LayerNorm, FanInScale}
+_LAYERS = {nn.Flatten, nn.Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, BatchNorm1d, nn.LayerNorm, FanInScale}
 _LAYERS |= {nn.ReLU, nn.Tanh}
 CHUNK = 1_000_000  # numbers of one intermediate result: about what a core's cache holds
 
