@@ -1,4 +1,7 @@
-"""The optimizers' equations on a CPU, each as one loop over flat arrays of float32 or float64."""
+"""The optimizers' equations on a CPU, each as one loop over flat arrays of float32 or float64.
+
+Arrays that share memory would make the compiler do one number after the other.
+"""
 
 from typing import Any
 
@@ -67,20 +70,20 @@ def relaxed_sample(natural: Array, out: Array, temperature: float, state: NDArra
 
 
 @compiled
-def scale(slope: Array, relaxed: Array, mean: Array, out: Array, factor: float, eps: float) -> None:
-    """Out = s g, s = factor (1 - w² + eps) / (1 - μ² + eps); `mean` may be `out`."""
-    factor, eps = out.dtype.type(factor), out.dtype.type(eps)
-    one = out.dtype.type(1)
-    for i in range(out.size):
+def scale(mean: Array, slope: Array, relaxed: Array, factor: float, eps: float) -> None:
+    """μ → s g in place, s = factor (1 - w² + eps) / (1 - μ² + eps)."""
+    factor, eps = mean.dtype.type(factor), mean.dtype.type(eps)
+    one = mean.dtype.type(1)
+    for i in range(mean.size):
         numerator = (one - relaxed[i] * relaxed[i]) + eps
         denominator = (one - mean[i] * mean[i]) + eps
-        out[i] = slope[i] * (numerator / denominator * factor)
+        mean[i] = slope[i] * (numerator / denominator * factor)
 
 
 def scaled_gradient(slope: Array, relaxed: Array, natural: Array, out: Array, factor: float, eps: float) -> None:
-    """As `scale`, with μ = tanh λ."""
+    """Out = s g with μ = tanh λ. No two of the arrays may be one."""
     np.tanh(natural, out=out)
-    scale(slope, relaxed, out, out, factor, eps)
+    scale(out, slope, relaxed, factor, eps)
 
 
 @compiled
