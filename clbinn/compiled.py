@@ -4,24 +4,38 @@ The loops use additions, products, quotients and square roots alone, in the orde
 give the same bits on every processor.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core.caching import FunctionCache
 
 __all__ = ["compiled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def compiled(loop: F) -> F:
-    """Compile a function of NumPy arrays and numbers on its first call; later processes find it on disk.
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's files of compiled code; a damaged one, or a full disk, only costs another compilation."""
 
-    Numbers come in as float64: a loop over float32 must convert them first, or it is done in float64.
+    def load_overload(self, *args: Any) -> Any:
+        try:
+            return super().load_overload(*args)
+        except Exception:  # whatever a file that is cut off makes of pickle
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        with contextlib.suppress(Exception):
+            super().save_overload(*args)
+
+
+def compiled(loop: F) -> F:
+    """Compile a function of NumPy arrays and numbers on its first call, and keep it on disk where that can be.
+
+    Floats come in as float64: a loop over float32 must convert them first, or it is done in float64.
     """
-    options = {"error_model": "numpy", "nogil": True}
-    try:
-        fast: F = njit(cache=True, **options)(loop)
-    except RuntimeError:  # neither this folder nor the user's cache can be written to
-        fast = njit(**options)(loop)
+    fast: F = njit(error_model="numpy", nogil=True)(loop)
+    with contextlib.suppress(RuntimeError):  # neither this folder nor the user's cache can be written to
+        fast._cache = _Cache(loop)  # type: ignore[attr-defined]
     return fast

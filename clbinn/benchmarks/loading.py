@@ -36,6 +36,8 @@ def epoch_order(size: int, *seeds: int) -> Tensor:
 class TensorLoader:
     """Mini-batches [x, y, t] of resident data. An iteration is an epoch.
 
+    Up to eight small ones are gathered at once and share memory: clone one that is to be kept.
+
     The order of epoch e depends on the seed and e alone, whatever was drawn before or elsewhere.
 
     Args:
@@ -85,7 +87,7 @@ class TensorLoader:
         if not self.drop_last and ends:
             ends[-1] = size
         sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        together, start = max(1, _GATHERED // self.batch_size), 0
+        together, start = max(1, min(8, _GATHERED // self.batch_size)), 0
         for first in range(0, len(sizes), together):
             block = sizes[first : first + together]
             gathered = self.data.batch(order[start : start + sum(block)])

@@ -7,9 +7,10 @@ __all__ = ["BatchNorm1d"]
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d` without gain and bias, bit for bit, that leaves `num_batches_tracked` at 0.
+    """`torch.nn.BatchNorm1d` without gain and bias, bit for bit, that does not count batches of rows.
 
-    Torch reads that count for a cumulative average (`momentum=None`) alone; then this is torch's in every way.
+    Torch reads the count, `num_batches_tracked`, for a cumulative average (`momentum=None`) alone; then, for inputs of
+    other dimensions and while a graph is compiled, this is torch's in every way. It can't be scripted or traced by fx.
 
     Args:
         num_features: Features of a row.
@@ -24,7 +25,8 @@ class BatchNorm1d(nn.BatchNorm1d):
         """(batch, features) → the same shape; ValueError for a batch of one in training."""
         mean, variance = self._buffers["running_mean"], self._buffers["running_var"]
         own = self.training or mean is None
-        if self.momentum is None or not self.track_running_stats or x.dim() != 2 or (own and len(x) == 1):
+        special = self.momentum is None or not self.track_running_stats or torch.compiler.is_compiling()
+        if special or x.dim() != 2 or (own and len(x) == 1):
             out: Tensor = super().forward(x)
             return out
         return torch.batch_norm(

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.autograd import profiler
+from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torch_optimizer
 
 from clbinn.optim._flat import FlatState, Piece, State
@@ -72,12 +73,17 @@ class BinaryOptimizer(FlatOptimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch's, without its record for the profiler, which takes longer than the rest."""
+        self._take_pending()
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none or p.grad is None:
                     p.grad = None
+                    continue
+                if p.grad.grad_fn is not None:
+                    p.grad.detach_()
                 else:
-                    p.grad.detach_().zero_()
+                    p.grad.requires_grad_(False)
+                p.grad.zero_()
 
     def open_sample(self) -> None:
         """Enter `sampled_params()`, for loops that can't use a with block."""
@@ -107,16 +113,21 @@ class BinaryOptimizer(FlatOptimizer):
         return self._sampling
 
     def close_sample(self, restore: bool = True) -> None:
-        """Leave `sampled_params()` in order: collect this sample's gradients.
+        """Leave `sampled_params()` in order: this sample's gradients count for the next step.
 
         Args:
-            restore: Whether to put the ±1 back at once. A `step()` that follows directly does it as well, and then
-                sees to all of a piece in one go.
+            restore: Whether to collect them and put the ±1 back at once. Else a `step()` that follows directly does it,
+                with all that it does to some weights in one go; until then the gradients and what the module holds
+                must stay as they are.
         """
         if not self._sampling:
             raise RuntimeError("no sampled_params() block is open")
-        for _, flat in self._groups():
-            flat.note_sample()
+        try:
+            for _, flat in self._groups():
+                flat.note_sample()
+        except BaseException:
+            self.discard()
+            raise
         self._sampling, self._pending = False, True
         if restore:
             self.restore()
@@ -133,7 +144,8 @@ class BinaryOptimizer(FlatOptimizer):
             self._hold(self._held)
             return
         with torch.no_grad():
-            self._predict()
+            for group, flat in self._groups():
+                self._predict_with(group, flat)
 
     def discard(self) -> None:
         """Forget all samples since the last step, and put the prediction weights into the module."""
@@ -142,7 +154,6 @@ class BinaryOptimizer(FlatOptimizer):
             flat.forget()
         self.restore()
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the samples collected since the last one.
 
@@ -156,14 +167,15 @@ class BinaryOptimizer(FlatOptimizer):
         Raises:
             RuntimeError: No gradient was collected, a block is still open, or torch's GradScaler makes the step.
         """
-        if self._watched():
-            return self._watched_step(closure)
-        return self._step(closure)
+        if not self._watched():
+            return self._step(closure)
+        return self._watched_step() if closure is None else self._watched_step(closure=closure)
 
-    def _step(self, closure: Callable[[], Any] | None) -> Any:
+    @torch.no_grad()
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if vars(self).pop("found_inf", None) is not None:
             raise RuntimeError(
-                "GradScaler can't be used: gradients are collected, still scaled, when sampled_params() is left. "
+                "GradScaler can't be used: gradients are taken as they are, still scaled, for each sample. "
                 "Use autocast with bfloat16, which needs no scaling"
             )
         loss = self._run_closure(closure) if closure is not None else None
@@ -182,10 +194,7 @@ class BinaryOptimizer(FlatOptimizer):
             self.discard()
             raise
         self._pending = False
-        if self._held is None:
-            self._predict()
-        else:
-            self.restore()
+        self.restore()
         return loss
 
     step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it for all, which takes 4 % of a small step
@@ -322,7 +331,7 @@ class BinaryOptimizer(FlatOptimizer):
             idle = [entry for entry, seen in zip(flat.entries(), flat.has_gradient, strict=True) if not seen]
         kept = [{name: view.clone() for name, view in entry.items()} for entry in idle]
         if at_once:
-            predicts = not idle and self._held is None
+            predicts = not idle and self._held is None and flat.reaches_module
             for piece, slope in flat.collect("scratch"):
                 self._collect(group, piece, slope)
                 self._update(group, piece)
@@ -334,6 +343,7 @@ class BinaryOptimizer(FlatOptimizer):
                 if flat.samples > 1:
                     piece.gradient.div_(flat.samples)
                 self._update(group, piece)
+        increment_version(list(flat.tensors.values()))
         self._end_update(group, flat)
         for entry, before in zip(idle, kept, strict=True):
             for name, view in entry.items():
@@ -351,10 +361,6 @@ class BinaryOptimizer(FlatOptimizer):
                 self._prediction_weights(group, piece)
             flat.put()
             flat.mark_predicting()
-
-    def _predict(self) -> None:
-        for group, flat in self._groups():
-            self._predict_with(group, flat)
 
     def _mode(self, group: dict[str, Any], flat: FlatState) -> Tensor:
         """The ±1 of a group, a new flat tensor."""

@@ -39,8 +39,9 @@ class Piece:
 
     Attributes:
         state: What the optimizer keeps of them, by name.
-        weights: What the module holds, or will hold. On a CPU these are the module's own numbers.
-        gradient: Of one sample while it is collected; their sum between samples; their mean in an update.
+        weights: What the module holds, or will hold; where nothing is gathered, the module's own numbers.
+        gradient: Of one sample while it is collected; their sum between samples; their mean in an update. Pieces that
+            are collected and updated at once share one place for it.
         param: The parameter that they all belong to; None where they may belong to several.
         arrays: State, weights and gradient once more, on a CPU; else None.
     """
@@ -90,8 +91,23 @@ class FlatState:
         return self.params[0].dtype if self.params else torch.float32
 
     def look(self) -> None:
-        """Decide, before weights are written, whether they and the gradients pass through flat buffers (`gathered`)."""
+        """Before weights are written: decide whether they and the gradients pass through flat buffers (`gathered`)."""
         self.gathered = self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
+        self._predicting = None  # compiled loops write without torch's knowledge
+
+    @property
+    def reaches_module(self) -> bool:
+        """Whether `put` still brings what is written to the pieces' weights into the module."""
+        return self.gathered or all(p.is_contiguous() for p in self.params)
+
+    def check_sizes(self) -> None:
+        """Raise RuntimeError for a parameter that is not as long as its state: compiled loops don't look."""
+        for position, (p, size) in enumerate(zip(self.params, self.sizes, strict=True)):
+            if p.numel() != size:
+                raise RuntimeError(
+                    f"parameter {position} has {p.numel()} numbers now, and had {size} when its state was made: "
+                    "make a new parameter and hand it over by set_parameters()"
+                )
 
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Whether these are the parameters, the very same objects in the same order."""
@@ -115,8 +131,8 @@ class FlatState:
         Args:
             gradient: The buffer that `Piece.gradient` is cut from; pieces of "scratch" share one place.
         """
-        places = () if self.gathered else (p.data_ptr() for p in self.params)
-        where = (len(self.tensors), *places)  # momentum can come in later
+        held = (*self.tensors.values(), *self._buffers.values(), *self.params) if self.device.type == "cpu" else ()
+        where = (self.gathered, len(self.tensors), *(tensor.data_ptr() for tensor in held))
         if gradient in self._cuts and self._cuts[gradient][0] == where:
             return self._cuts[gradient][1]
         if self.gathered and not self.by_parameter:
@@ -147,7 +163,9 @@ class FlatState:
 
     def collect(self, gradient: str) -> Iterable[tuple[Piece, Tensor]]:
         """The pieces, each with the parameters' gradients now, 0 where there is none."""
-        slopes = [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.params]
+        self.check_sizes()
+        found = (torch.zeros_like(p) if p.grad is None else p.grad.to_dense().to(p.dtype) for p in self.params)
+        slopes = [slope.reshape(-1) for slope in found]
         pieces = self.pieces(gradient)
         if self.gathered:
             slopes = list(torch.split_with_sizes(torch.cat(slopes), [len(piece.weights) for piece in pieces]))
@@ -182,7 +200,7 @@ class FlatState:
         self.has_gradient = [False] * len(self.params)
 
     def _versions(self) -> list[int]:
-        """Torch's count of in-place changes of each tensor, and where the parameters lie."""
+        """Torch's count of changes in place of each tensor (compiled loops don't count), and the parameters' places."""
         tensors = (*self.tensors.values(), *self.params)
         return [tensor._version for tensor in tensors] + [p.data_ptr() for p in self.params]
 

@@ -209,7 +209,8 @@ def _check_devices(params: Sequence[Tensor]) -> None:
 
 
 def _in_place(flat: FlatState) -> bool:
-    """Whether the state is where the parameters are, and of their type."""
+    """Whether the state is where the parameters are, and of their type and size."""
+    flat.check_sizes()
     tensor = next(iter(flat.tensors.values()), None)
     if tensor is None:
         return True

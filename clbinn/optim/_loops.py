@@ -1,7 +1,4 @@
-"""The optimizers' equations on a CPU, each as one loop over flat arrays of float32 or float64.
-
-Arrays that share memory would make the compiler do one number after the other.
-"""
+"""The optimizers' equations on a CPU, each as one loop over flat arrays of float32 or float64."""
 
 from typing import Any
 
@@ -71,7 +68,11 @@ def relaxed_sample(natural: Array, out: Array, temperature: float, state: NDArra
 
 @compiled
 def scale(mean: Array, slope: Array, relaxed: Array, factor: float, eps: float) -> None:
-    """μ → s g in place, s = factor (1 - w² + eps) / (1 - μ² + eps)."""
+    """μ → s g in place, s = factor (1 - w² + eps) / (1 - μ² + eps).
+
+    With μ and the result as two arguments for one array, the loop would find that they overlap and take one number
+    after the other.
+    """
     factor, eps = mean.dtype.type(factor), mean.dtype.type(eps)
     one = mean.dtype.type(1)
     for i in range(mean.size):

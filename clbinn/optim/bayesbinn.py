@@ -221,7 +221,11 @@ class BayesBiNN(BinaryOptimizer):
         if piece.arrays and buffer is None:
             state = piece.arrays.state
             _loops.bayesbinn(
-                state["natural"], state["prior_natural"], piece.arrays.gradient, group["lr"], group["prior_weight"]
+                state["natural"],
+                state["prior_natural"],
+                piece.arrays.gradient,
+                float(group["lr"]),
+                float(group["prior_weight"]),
             )
             return
         options = {name: group[name] for name in ("lr", "momentum", "prior_weight")}
@@ -241,7 +245,7 @@ class BayesBiNN(BinaryOptimizer):
 def _draw_relaxed(piece: Piece, temperature: float, noise: Noise) -> None:
     """`bernoulli.relaxed_sample`, in place in the piece's weights."""
     if piece.arrays:
-        _loops.relaxed_sample(piece.arrays.state["natural"], piece.arrays.weights, temperature, noise.state)
+        _loops.relaxed_sample(piece.arrays.state["natural"], piece.arrays.weights, float(temperature), noise.state)
     else:
         noise.logit(out=piece.weights).add_(piece.state["natural"], alpha=2).mul_(0.5 / temperature).tanh_()
 
@@ -250,7 +254,7 @@ def _scale(piece: Piece, slope: Tensor, factor: float, eps: float) -> None:
     """The gradient times `bernoulli.gradient_scale`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
     if piece.arrays:
         state, weights, gradient = piece.arrays.state, piece.arrays.weights, piece.arrays.gradient
-        _loops.scaled_gradient(slope.detach().numpy(), weights, state["natural"], gradient, factor, eps)
+        _loops.scaled_gradient(slope.detach().numpy(), weights, state["natural"], gradient, float(factor), float(eps))
         return
     one, mean = slope.new_ones(()), torch.tanh(piece.state["natural"])
     denominator = torch.addcmul(one, mean, mean, value=-1).add_(eps)

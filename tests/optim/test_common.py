@@ -170,6 +170,30 @@ def test_a_sample_that_is_left_to_the_step_is_not_lost(name, meanwhile):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("way", ["closure", "left"])
+def test_after_a_step_the_module_predicts(name, way):
+    net, opt = make(name)
+    x, y = data()
+
+    def closure():
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        return loss.detach()
+
+    if way == "closure":
+        opt.step(closure)
+    else:
+        opt.open_sample()
+        closure()
+        opt.close_sample(restore=False)
+        opt.step()
+    assert same(weights(net), opt.mode_weights())
+    assert not any(getattr(p, "holds_logits", False) for p in net.parameters())
+    net.eval()
+    assert torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_graph_from_before_a_step_is_refused(name):
     net, opt = make(name)
     x, y = data()
@@ -185,17 +209,18 @@ def test_a_graph_from_before_a_step_is_refused(name):
 def test_steps_call_hooks_and_are_seen_by_a_profiler(name):
     net, opt = make(name)
     called = []
-    handles = [
-        opt.register_step_pre_hook(lambda *_: called.append("before")),
-        opt.register_step_post_hook(lambda *_: called.append("after")),
-    ]
+
+    def hook(when):
+        return lambda _, args, kwargs: called.append((when, args[1:], *kwargs, torch.is_grad_enabled()))
+
+    handles = [opt.register_step_pre_hook(hook("before")), opt.register_step_post_hook(hook("after"))]
     train(net, opt, 1)
-    assert called == ["before", "after"]
+    assert called == [("before", (), True), ("after", (), True)]
     for handle in handles:
         handle.remove()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         train(net, opt, 1)
-    assert called == ["before", "after"]
+    assert len(called) == 2
     assert any(event.key == f"Optimizer.step#{type(opt).__name__}.step" for event in profile.key_averages())
 
 

@@ -64,7 +64,7 @@ def test_an_error_while_weights_are_drawn_leaves_the_mode():
 
 @pytest.mark.usefixtures("size")
 @pytest.mark.parametrize("method", ["_collect", "_update"])
-def test_an_error_in_the_middle_drops_the_whole_step(method, monkeypatch):
+def test_an_error_in_the_middle_drops_the_samples(method, monkeypatch):
     params = [parameter(100), parameter(50)]
     opt = bayesbinn([{"params": [params[0]]}, {"params": [params[1]]}])
     sample(opt, params)
@@ -230,3 +230,95 @@ def test_stochastic_weights_stay_so_through_a_pickle():
     twin, again = pickle.loads(pickle.dumps((net, opt)))
     assert len(again.logits()) == len(opt.logits()) == 1
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_an_error_while_samples_are_drawn_leaves_binary_weights(monkeypatch):
+    params = [parameter(100), parameter(50)]
+    opt, drawn = bayesbinn(params), []
+    real = opt._training_weights
+
+    def fail(group, piece):
+        drawn.append(piece)
+        if len(drawn) > 1:
+            raise KeyboardInterrupt
+        real(group, piece)
+
+    monkeypatch.setattr(opt, "_training_weights", fail)
+    with pytest.raises(KeyboardInterrupt):
+        opt.open_sample()
+    assert binary(*params)
+
+
+def test_state_that_was_moved_to_shared_memory_is_still_what_is_learned():
+    results = []
+    for shared in (False, True):
+        p = parameter(200)
+        opt = bayesbinn([p])
+        sample(opt, [p])
+        opt.step()
+        if shared:
+            opt.natural_parameters()[0].share_memory_()
+        sample(opt, [p])
+        opt.step()
+        results.append((opt.natural_parameters()[0].clone(), p.detach().clone()))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("rows", [2, 9])
+def test_a_parameter_that_changed_its_size_is_refused(inside, rows):
+    p = parameter(6, 4)
+    opt = bayesbinn([p])
+    sample(opt, [p])
+    opt.step()
+    if not inside:
+        p.data = torch.zeros(rows, 4)
+        with pytest.raises(RuntimeError, match="had 24 when its state was made"):
+            opt.open_sample()
+        return
+    opt.open_sample()
+    p.data = torch.zeros(rows, 4)
+    p.grad = torch.ones(rows, 4)
+    opt.close_sample(restore=False)
+    with pytest.raises(RuntimeError, match="had 24 when its state was made"):
+        opt.step()
+
+
+def test_a_layout_that_changes_inside_a_block_changes_nothing():
+    p = nn.Parameter(torch.zeros(4, 3, 2, 2))
+    opt = bayesbinn([p])
+    opt.open_sample()
+    p.data = p.data.contiguous(memory_format=torch.channels_last)
+    p.grad = torch.ones_like(p)
+    opt.close_sample(restore=False)
+    opt.step()
+    assert binary(p)
+    assert torch.equal(p, opt.mode_weights()[0])
+
+
+def test_options_may_be_tensors():
+    results = []
+    for kind in (float, torch.tensor):
+        p = parameter(20)
+        opt = bayesbinn([p], lr=kind(0.5), prior_weight=kind(2.0))
+        sample(opt, [p])
+        opt.step()
+        results.append(opt.natural_parameters()[0].clone())
+    assert torch.equal(*results)
+
+
+def test_zero_grad_keeps_a_sample_that_was_left_to_the_step():
+    results = []
+    for to_none in (None, True, False):
+        p = parameter(20)
+        opt = bayesbinn([p])
+        opt.open_sample()
+        p.grad = torch.ones(40)[10:30]  # a view, as in a bucket of gradients
+        opt.close_sample(restore=False)
+        if to_none is not None:
+            opt.zero_grad(set_to_none=to_none)
+            assert p.grad is None if to_none else not p.grad.any()
+        opt.step()
+        results.append(opt.natural_parameters()[0].clone())
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])

@@ -1,10 +1,15 @@
 """The compiled loops against the plain functions that they stand for."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from clbinn import bernoulli, compiled
+from clbinn import bernoulli
 from clbinn.optim import _loops
 from clbinn.optim._noise import Noise
 from clbinn.optim.bayesbinn import bayesbinn
@@ -89,11 +94,34 @@ def test_signs(dtype, tolerance):
     assert out.tolist() == [-1, 1, 1, 1, 1, -1, -1]
 
 
-def test_without_a_place_for_compiled_code_it_is_compiled_in_memory(monkeypatch):
-    def refuse(cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda loop: ("compiled", loop)
+LOOP = """
+import numpy as np
+from clbinn.compiled import compiled
 
-    monkeypatch.setattr(compiled, "njit", refuse)
-    assert compiled.compiled(len) == ("compiled", len)
+@compiled
+def double(x):
+    for i in range(x.size):
+        x[i] = x[i] + x[i]
+
+x = np.arange(3.0)
+double(x)
+print(x.tolist())
+"""
+
+
+@pytest.mark.parametrize("fault", ["none", "damaged index", "damaged code", "no place"])
+def test_compiled_code_on_disk_is_a_convenience(fault, tmp_path):
+    script = tmp_path / "loop.py"
+    script.write_text(LOOP)
+    cache = tmp_path / "cache"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NUMBA_CACHE_DIR": str(cache)}
+    if fault == "no place":
+        cache.write_text("a file where a folder should be")
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert (done.stdout, done.stderr) == ("[0.0, 2.0, 4.0]\n", "")
+        for file in cache.rglob("*.nbi" if fault == "damaged index" else "*.nbc") if "damaged" in fault else ():
+            file.write_bytes(file.read_bytes()[:20])
+    assert fault == "no place" or list(cache.rglob("*.nbc"))
