@@ -25,8 +25,8 @@ class BatchNorm1d(nn.BatchNorm1d):
         """(batch, features) → the same shape; ValueError for a batch of one in training."""
         mean, variance = self._buffers["running_mean"], self._buffers["running_var"]
         own = self.training or mean is None
-        special = self.momentum is None or not self.track_running_stats or torch.compiler.is_compiling()
-        if special or x.dim() != 2 or (own and len(x) == 1):
+        special = not self.track_running_stats or torch.compiler.is_compiling() or x.dim() != 2
+        if self.momentum is None or special or (own and len(x) == 1):
             out: Tensor = super().forward(x)
             return out
         return torch.batch_norm(
