@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["environment"]
 
-_PACKAGES = ("clbinn", "torch", "torchvision", "avalanche-lib", "numpy")
+_PACKAGES = ("clbinn", "torch", "torchvision", "avalanche-lib", "numpy", "numba")
 
 
 def environment(device: str, threads: int, hashes: dict[str, str]) -> dict[str, Any]:
