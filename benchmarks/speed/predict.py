@@ -1,13 +1,14 @@
 """The mean prediction of the network of Table 12: C = 100 samples × 10,000 images.
 
 All samples at once from bytes, as the strategies do it; the same from floats; one sample after the other. The limits
-are the products alone: the first layer in 8-bit integers for bytes, in floats for the others. Peak memory is what the
+are the products alone: the first layer of bytes, by torch's quickest way here, or of floats. Peak memory is what the
 process holds above what it held with data and network in place.
 """
 
 import argparse
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import torch
@@ -18,24 +19,37 @@ from torch import Tensor
 
 from clbinn import optim
 from clbinn.nn import MLP
+from clbinn.nn.byte_products import by_integers, by_onednn, quickest
 from clbinn.nn.many import ByteInputs
 from clbinn.predict import predict_log_proba
 
 BATCH = 1000
 
 
+def byte_products(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """The product of bytes by torch's quickest way here, with the weights made ready for it."""
+    narrow = weight.to(torch.int8)
+    if quickest() is by_integers:
+        return lambda raw: torch._int_mm(raw.view(torch.int8), narrow.T)
+    if quickest() is by_onednn:
+        packed, one, zero = torch.ops.onednn.qlinear_prepack(narrow, None), torch.ones(1), torch.zeros(1).long()
+        rest = (None, 1.0, 0, torch.float32, "none", [], "")
+        return lambda raw: torch.ops.onednn.qlinear_pointwise(raw, 1.0, 0, packed, one, zero, *rest)
+    return lambda raw: torch.mm(raw.float(), weight.T)
+
+
 def products(raw: Tensor, samples: int, group: int, exact: bool) -> Callable[[], None]:
     """The products of all samples in groups: the first layer as one product, the others batched."""
-    first = torch.randn(group * 100, 784).sign_()
+    weight = torch.randn(group * 100, 784).sign_()
     second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 100, 10).sign_()
-    inputs = raw.view(torch.int8) if exact else raw.float()
-    weight = first.to(torch.int8).T if exact else first.T
+    inputs = raw if exact else raw.float()
+    first = byte_products(weight) if exact else partial(torch.mm, mat2=weight.T)
     hidden = torch.randn(group, len(inputs[:BATCH]), 100)
 
     def run() -> None:
         for batch in inputs.split(BATCH):
             for _ in range(samples // group):
-                torch._int_mm(batch, weight) if exact else torch.mm(batch, weight)
+                first(batch)
                 torch.bmm(hidden, second)
                 torch.bmm(hidden, third)
 

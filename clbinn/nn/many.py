@@ -1,7 +1,7 @@
 """One MLP with many weight samples at once: what prediction with C = 100 samples spends its time on.
 
 All samples share the inputs, so the first layer of all of them is one matrix product; the later layers are batched
-products. Where the inputs are bytes and the weights ±1, the first product is exact in 8-bit integers, and faster.
+products. Where the inputs are bytes and the weights ±1, the first product is one of integers, exact and faster.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from clbinn.nn.byte_products import byte_product
 from clbinn.nn.lean import BatchNorm1d
 from clbinn.nn.mean_field import MeanFieldLinear
 from clbinn.nn.mlp import MLP, FanInScale
@@ -120,14 +121,11 @@ def _first(x: Tensor | ByteInputs, weight: Tensor) -> Tensor:
 
 
 def _byte_product(x: ByteInputs, weight: Tensor) -> Tensor:
-    """X @ weightᵀ for x = raw · scale + shift, by way of Σ (raw - 128) w, which is exact in 8-bit integers."""
-    sums = weight.sum(1)
+    """X @ weightᵀ for x = raw · scale + shift, by way of Σ raw w, which is exact."""
     if x.raw.device.type != "cpu":  # cuBLAS wants sizes in multiples of eight: float products are quick there
         return x.floats() @ weight.T
-    centred = x.raw.bitwise_xor(128).view(torch.int8)  # raw - 128
-    exact = torch._int_mm(centred, weight.to(torch.int8).T)
-    floats = exact.to(torch.float32)
-    return torch.addcmul(sums * (128 * x.scale + x.shift), floats, floats.new_tensor(x.scale), out=floats)
+    exact = byte_product(x.raw, weight)
+    return torch.addcmul(weight.sum(1) * x.shift, exact, exact.new_tensor(x.scale), out=exact)
 
 
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:

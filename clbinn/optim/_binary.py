@@ -249,6 +249,12 @@ class BinaryOptimizer(FlatOptimizer):
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
         raise NotImplementedError
 
+    def _step_piece(self, group: dict[str, Any], piece: Piece, slope: Tensor) -> None:
+        """Collection, update and prediction weights of the one sample of a step, while the piece is in the cache."""
+        self._collect(group, piece, slope)
+        self._update(group, piece)
+        self._prediction_weights(group, piece)
+
     def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
         """What a step does once, after the pieces: it is counted."""
         if "step" in group:
@@ -333,10 +339,7 @@ class BinaryOptimizer(FlatOptimizer):
         if at_once:
             predicts = not idle and self._held is None and flat.reaches_module
             for piece, slope in flat.collect("scratch"):
-                self._collect(group, piece, slope)
-                self._update(group, piece)
-                if predicts:
-                    self._prediction_weights(group, piece)
+                self._step_piece(group, piece, slope)
         else:
             predicts = False
             for piece in flat.pieces():

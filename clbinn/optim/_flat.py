@@ -3,7 +3,7 @@
 On a CPU the pieces are slices of the parameters that fit a core's cache, worked on where they lie: each way to memory
 and back costs as much as the arithmetic. On a card, weights and gradients are gathered in flat buffers and are one
 piece, so that the number of operations does not grow with the number of parameters. Parameters that are not contiguous
-are always gathered.
+are always gathered, but cut as ever: noise does not depend on it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ __all__ = ["FlatState", "Piece", "State", "signs"]
 
 State = dict[str, Tensor]
 Array = NDArray[Any]
-CHUNK = 2**17  # numbers of a piece on a CPU, at most: a few pieces fit a core's cache
+CHUNK = 2**17  # numbers of a piece on a CPU, at most: a few pieces fit a core's cache. A multiple of a row of noise
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Piece:
         gradient: Of one sample while it is collected; their sum between samples; their mean in an update. Pieces that
             are collected and updated at once share one place for it.
         param: The parameter that they all belong to; None where they may belong to several.
-        arrays: State, weights and gradient once more, on a CPU; else None.
+        arrays: State, weights and gradient once more, for float32 on a CPU; else None.
     """
 
     state: State
@@ -53,7 +53,7 @@ class Piece:
     arrays: Arrays | None = None
 
     def __post_init__(self) -> None:
-        if self.weights.device.type == "cpu":
+        if self.weights.device.type == "cpu" and self.weights.dtype == torch.float32:
             state = {name: tensor.numpy() for name, tensor in self.state.items()}
             self.arrays = Arrays(state, self.weights.numpy(), self.gradient.numpy())
 
@@ -135,8 +135,8 @@ class FlatState:
         where = (self.gathered, len(self.tensors), *(tensor.data_ptr() for tensor in held))
         if gradient in self._cuts and self._cuts[gradient][0] == where:
             return self._cuts[gradient][1]
-        if self.gathered and not self.by_parameter:
-            sizes = _parts(self.numel, self.device)
+        if self.device.type != "cpu" and not self.by_parameter:
+            sizes = [self.numel]
             owners: list[Tensor | None] = [None] * len(sizes)
         else:
             parts = [_parts(size, self.device) for size in self.sizes]

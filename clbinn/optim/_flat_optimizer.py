@@ -82,6 +82,7 @@ class FlatOptimizer(Optimizer):
         state_dict = dict(state_dict)
         entries, noise = state_dict.pop("state"), state_dict.pop("noise")
         self._check_fit(entries)
+        self.noise.check_state_dict(noise)
         super().load_state_dict({**state_dict, "state": {}})
         self.noise.load_state_dict(noise)
         index = 0

@@ -1,5 +1,10 @@
-"""The optimizers' equations on a CPU, each as one loop over flat arrays of float32 or float64."""
+"""The optimizers' equations on a CPU, as loops over flat arrays of float32.
 
+Functions of one number come first, loops over arrays after them. The compiler puts the first into the second and works
+on as many numbers at a time as the processor can, provided that there are no branches and no integers but int32.
+"""
+
+import math
 from typing import Any
 
 import numpy as np
@@ -7,97 +12,194 @@ from numpy.typing import NDArray
 
 from clbinn.compiled import compiled
 
-__all__ = ["HALF_RANGE", "bayesbinn", "odds", "relaxed_sample", "scaled_gradient", "signs", "words"]
+__all__ = ["LANES", "bayesbinn", "bayesbinn_step", "logistic", "relaxed_sample", "scaled_gradient", "signs", "tanh"]
 
 Array = NDArray[Any]
+Words = NDArray[np.uint64]
+Single = Any  # one float32
+
+# Python's own numbers would make these loops double precision.
+_0, _HALF, _1, _2 = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+_int = np.int32
+
+_LN_2, _TWO_OVER_LN_2 = np.float32(math.log(2)), np.float32(2 / math.log(2))
+_LN_2_HIGH = np.float32(0.693359375)  # nine bits: its products with small integers are exact
+_LN_2_LOW = np.float32(math.log(2) - 0.693359375)
+_TO_INTEGER = np.float32(1.5 * 2**23)  # added, it leaves the nearest integer in the last bits
+_MANTISSA, _BIAS = np.int32(23), np.int32(127)  # of a float32: bits, and what is added to its exponent
+_HALF_BINADE = np.int32(2**22)
+_TANH_IS_1 = np.float32(10)
+
+# (eʳ - 1 - r) / r² for |r| ≤ ½ ln 2 and (2 artanh √z / √z - 2) / z for z ≤ 0.045, least maximal errors
+_EXP = np.array([0.5, 0.16666542, 0.041666277, 0.008366755, 0.0013946748], np.float32)
+_ARTANH = np.array([0.66667086, 0.39944944, 0.30619985], np.float32)
 
 # The next number in float32 after the largest magnitude of a signed 32-bit integer k: u = (k + HALF_RANGE) /
 # (2 HALF_RANGE) is in (0, 1), and its odds are finite.
-HALF_RANGE = 2.0**31 + 2**8
-_BLOCK = 512  # words of 64 bits that are made before they are used: the generator is a chain, what follows is not
+HALF_RANGE = np.float32(2.0**31 + 2**8)
+LANES = 64  # generators side by side: each is a chain, whose next word waits for the last
+_ROWS = 16  # of words that are made before they are used; all that follows stays in the nearest cache
+
+
+# --- one number -------------------------------------------------------------------------------------------------------
 
 
 @compiled
-def words(state: NDArray[np.uint64], out: NDArray[np.uint64]) -> None:
-    """The next numbers of SFC64 (Doty-Humphrey's PractRand), those of NumPy's `SFC64.random_raw`.
+def tanh_of(x: Single) -> Single:
+    """Tanh x to 2.5 units in the last place, and ±1 where that is the nearest number.
+
+    With 2|x| = n ln 2 + r and s = 2ⁿ: t = e^{2|x|} - 1 = s (eʳ - 1) + (s - 1) and tanh |x| = t / (t + 2).
+    """
+    size = min(abs(x), _TANH_IS_1)
+    shifted = size * _TWO_OVER_LN_2 + _TO_INTEGER
+    n = shifted - _TO_INTEGER
+    r = (size + size - n * _LN_2_HIGH) - n * _LN_2_LOW
+    series = _EXP[0] + r * (_EXP[1] + r * (_EXP[2] + r * (_EXP[3] + r * _EXP[4])))
+    s = _int(_int(np.float32(shifted).view(np.int32) + _BIAS) << _MANTISSA).view(np.float32)
+    t = s * (r + r * r * series) + (s - _1)
+    large = size > _HALF  # there 1 - 2 / (t + 2) is rounded once less
+    quotient = (-_2 if large else t) / (t + _2)
+    result = _1 + quotient if large else quotient
+    return result if x >= _0 else -result
+
+
+@compiled
+def logit_of(k: Single) -> Single:
+    """Ln(u / (1 - u)) of the uniform number that an integer k stands for.
+
+    With u / (1 - u) = a / b = 2ᵉ (1 + s) / (1 - s): e ln 2 + 2 artanh s.
+    """
+    a, b = HALF_RANGE + k, HALF_RANGE - k
+    octaves = _int(_int(np.float32(a).view(np.int32) - np.float32(b).view(np.int32)) + _HALF_BINADE)
+    e = _int(octaves >> _MANTISSA)
+    b = _int(np.float32(b).view(np.int32) + _int(e << _MANTISSA)).view(np.float32)  # b 2ᵉ
+    s = (a - b) / (a + b)
+    z = s * s
+    series = _ARTANH[0] + z * (_ARTANH[1] + z * _ARTANH[2])
+    return np.float32(e) * _LN_2 + (s + s + s * z * series)
+
+
+@compiled
+def scale_of(relaxed: Single, natural: Single, factor: Single, eps: Single) -> Single:
+    """`bernoulli.gradient_scale` with factor N/τ; 1 and eps are added apart, as 1 + eps is 1 in float32."""
+    mean = tanh_of(natural)
+    return (_1 - relaxed * relaxed + eps) / (_1 - mean * mean + eps) * factor
+
+
+@compiled
+def moved(natural: Single, prior: Single, gradient: Single, lr: Single, pull: Single) -> Single:
+    """λ - α (G + ρ (λ - λ0)), with pull = α ρ."""
+    return natural + (pull * (prior - natural) - lr * gradient)
+
+
+@compiled
+def sign_of(x: Single) -> Single:
+    """±1, with 0 → +1."""
+    return _1 if x >= _0 else -_1
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _row(a: Words, b: Words, c: Words, counter: np.uint64, out: Words) -> None:
+    for lane in range(out.size):
+        word = a[lane] + b[lane] + counter
+        a[lane] = b[lane] ^ (b[lane] >> np.uint64(11))
+        b[lane] = c[lane] + (c[lane] << np.uint64(3))
+        c[lane] = ((c[lane] << np.uint64(24)) | (c[lane] >> np.uint64(40))) + word
+        out[lane] = word
+
+
+@compiled
+def words(state: Words, out: Words) -> None:
+    """The next numbers of many generators SFC64 (Doty-Humphrey's PractRand), each as NumPy's `SFC64.random_raw`.
 
     Args:
-        state: a, b, c and the counter, as NumPy keeps them; changed in place.
-        out: Filled.
+        state: (4, LANES): a, b, c and the counter, as NumPy keeps them; changed in place.
+        out: (rows, LANES), filled.
     """
-    a, b, c, counter = state[0], state[1], state[2], state[3]
-    for i in range(out.size):
-        word = a + b + counter
+    counter = state[3, 0]
+    for i in range(out.shape[0]):
+        _row(state[0], state[1], state[2], counter, out[i])
         counter += np.uint64(1)
-        a = b ^ (b >> np.uint64(11))
-        b = c + (c << np.uint64(3))
-        c = ((c << np.uint64(24)) | (c >> np.uint64(40))) + word
-        out[i] = word
-    state[0], state[1], state[2], state[3] = a, b, c, counter
+    state[3] = counter
 
 
 @compiled
-def odds(state: NDArray[np.uint64], out: Array) -> None:
-    """Draws of u / (1 - u), two of each word; arguments as of `words`."""
-    half = np.float32(HALF_RANGE)
-    block = np.empty(_BLOCK, np.uint64)
-    integers = block.view(np.int32)
-    for start in range(0, out.size, 2 * _BLOCK):
-        part = out[start : start + 2 * _BLOCK]
-        words(state, block[: (part.size + 1) // 2])
+def logistic(state: Words, out: Array) -> None:
+    """Fills `out` with draws of ln(u / (1 - u)), which is 2δ of the relaxation; state as in `words`."""
+    block = np.empty((_ROWS, LANES), np.uint64)
+    integers = block.reshape(-1).view(np.int32)
+    for start in range(0, out.size, integers.size):
+        part = out[start : start + integers.size]
+        words(state, block[: (part.size + 2 * LANES - 1) // (2 * LANES)])
         for i in range(part.size):
-            k = np.float32(integers[i])
-            part[i] = (half + k) / (half - k)
+            part[i] = logit_of(np.float32(integers[i]))
 
 
 @compiled
-def relax(noise: Array, natural: Array, temperature: float) -> None:
-    """2δ → (λ + δ) / τ in place."""
-    factor = noise.dtype.type(0.5 / temperature)
-    for i in range(noise.size):
-        noise[i] = (noise[i] + (natural[i] + natural[i])) * factor
+def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words) -> None:
+    """Out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`."""
+    factor = np.float32(0.5 / temperature)
+    block = np.empty((_ROWS, LANES), np.uint64)
+    integers = block.reshape(-1).view(np.int32)
+    for start in range(0, out.size, integers.size):
+        part, natural_part = out[start : start + integers.size], natural[start : start + integers.size]
+        words(state, block[: (part.size + 2 * LANES - 1) // (2 * LANES)])
+        for i in range(part.size):  # in one loop with the next, both would run short of registers
+            part[i] = logit_of(np.float32(integers[i]))
+        for i in range(part.size):
+            part[i] = tanh_of((part[i] + (natural_part[i] + natural_part[i])) * factor)
 
 
-def relaxed_sample(natural: Array, out: Array, temperature: float, state: NDArray[np.uint64]) -> None:
-    """Out = tanh((λ + δ) / τ), δ logistic noise from the generator's `state`."""
-    odds(state, out)
-    np.log(out, out=out)
-    relax(out, natural, temperature)
-    np.tanh(out, out=out)
-
-
-@compiled
-def scale(mean: Array, slope: Array, relaxed: Array, factor: float, eps: float) -> None:
-    """μ → s g in place, s = factor (1 - w² + eps) / (1 - μ² + eps).
-
-    With μ and the result as two arguments for one array, the loop would find that they overlap and take one number
-    after the other.
-    """
-    factor, eps = mean.dtype.type(factor), mean.dtype.type(eps)
-    one = mean.dtype.type(1)
-    for i in range(mean.size):
-        numerator = (one - relaxed[i] * relaxed[i]) + eps
-        denominator = (one - mean[i] * mean[i]) + eps
-        mean[i] = slope[i] * (numerator / denominator * factor)
-
-
-def scaled_gradient(slope: Array, relaxed: Array, natural: Array, out: Array, factor: float, eps: float) -> None:
-    """Out = s g with μ = tanh λ. No two of the arrays may be one."""
-    np.tanh(natural, out=out)
-    scale(out, slope, relaxed, factor, eps)
+# --- loops ------------------------------------------------------------------------------------------------------------
 
 
 @compiled
-def bayesbinn(natural: Array, prior: Array, gradient: Array, lr: float, prior_weight: float) -> None:
+def tanh(x: Array) -> None:
+    """X → tanh x in place."""
+    for i in range(x.size):
+        x[i] = tanh_of(x[i])
+
+
+@compiled
+def scaled_gradient(slope: Array, relaxed: Array, natural: Array, out: Array, factor: Single, eps: Single) -> None:
+    """Out = s ⊙ g; see `scale_of`."""
+    factor, eps = np.float32(factor), np.float32(eps)
+    for i in range(out.size):
+        out[i] = slope[i] * scale_of(relaxed[i], natural[i], factor, eps)
+
+
+@compiled
+def bayesbinn(natural: Array, prior: Array, gradient: Array, lr: Single, prior_weight: Single) -> None:
     """λ ← λ - α (G + ρ (λ - λ0)) in place."""
-    towards_prior, lr = natural.dtype.type(lr * prior_weight), natural.dtype.type(lr)
+    lr, pull = np.float32(lr), np.float32(lr * prior_weight)
     for i in range(natural.size):
-        natural[i] = natural[i] + (towards_prior * (prior[i] - natural[i]) - lr * gradient[i])
+        natural[i] = moved(natural[i], prior[i], gradient[i], lr, pull)
+
+
+@compiled
+def bayesbinn_step(
+    slope: Array,
+    weights: Array,
+    natural: Array,
+    prior: Array,
+    factor: Single,
+    eps: Single,
+    lr: Single,
+    prior_weight: Single,
+) -> None:
+    """`scaled_gradient` and `bayesbinn` of one sample, and `signs` into its weights, number by number."""
+    factor, eps, lr, pull = np.float32(factor), np.float32(eps), np.float32(lr), np.float32(lr * prior_weight)
+    for i in range(weights.size):
+        gradient = slope[i] * scale_of(weights[i], natural[i], factor, eps)
+        natural[i] = moved(natural[i], prior[i], gradient, lr, pull)
+        weights[i] = sign_of(natural[i])
 
 
 @compiled
 def signs(latent: Array, out: Array) -> None:
     """±1, with 0 → +1."""
-    zero, one = latent.dtype.type(0), out.dtype.type(1)
     for i in range(out.size):
-        out[i] = one if latent[i] >= zero else -one
+        out[i] = sign_of(latent[i])

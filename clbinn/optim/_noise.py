@@ -1,6 +1,5 @@
 """Random numbers for the optimizers: a seeded stream of their own, quick on a CPU, on the device itself elsewhere."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,14 @@ from torch import Tensor
 from clbinn.checks import check_count
 from clbinn.optim import _loops
 
-__all__ = ["Noise", "log", "tanh"]
+__all__ = ["Noise", "tanh"]
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Tanh x, in place. On a CPU numpy's vectorised tanh takes a sixth of the time of torch's."""
-    return _in_place(x, np.tanh, Tensor.tanh_)
-
-
-def log(x: Tensor) -> Tensor:
-    """Ln x, in place, by numpy as well on a CPU."""
-    return _in_place(x, np.log, Tensor.log_)
-
-
-def _in_place(x: Tensor, on_cpu: np.ufunc, elsewhere: Callable[[Tensor], Tensor]) -> Tensor:
-    if x.device.type != "cpu":
-        return elsewhere(x)
-    on_cpu(x.numpy(), out=x.numpy())
+    """Tanh x, in place; on a CPU in a compiled loop, which takes a quarter of the time of torch's."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return x.tanh_()
+    _loops.tanh(x.numpy())
     return x
 
 
@@ -39,13 +29,13 @@ class Noise:
         device: Where the numbers are wanted. Streams of different devices differ.
 
     Attributes:
-        state: Of the generator for CPUs, NumPy's SFC64 (see `clbinn.optim._loops.words`).
+        state: Of the generators for CPUs, NumPy's SFC64 (see `clbinn.optim._loops.words`).
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         check_count("seed", seed, 0)
         self.seed = int(seed)  # a NumPy integer could not be loaded by torch.load(..., weights_only=True)
-        self.state: NDArray[np.uint64] = np.random.SFC64(self.seed).state["state"]["state"].copy()
+        self.state = _first_state(self.seed)
         self._device_generator: torch.Generator | None = None
         self._device_state: Tensor | None = None
         self.to(device)
@@ -62,18 +52,19 @@ class Noise:
     def uniform(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` numbers, uniform on (0, 1)."""
         if self.device.type == "cpu":
-            words = np.empty((count + 1) // 2, np.uint64)
+            words = np.empty((-(-count // (2 * _loops.LANES)), _loops.LANES), np.uint64)
             _loops.words(self.state, words)
-            integers = torch.from_numpy(words.view(np.int32)[:count]).to(torch.float32)
-            return integers.add_(_loops.HALF_RANGE).mul_(0.5 / _loops.HALF_RANGE).to(dtype)
+            integers = torch.from_numpy(words.reshape(-1).view(np.int32)[:count]).to(torch.float32)
+            half = float(_loops.HALF_RANGE)
+            return integers.add_(half).mul_(0.5 / half).to(dtype)
         return torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
 
     def logit(self, out: Tensor) -> Tensor:
         """Fills a flat tensor with draws of ln(u / (1 - u)), which is 2δ of the relaxation; all finite on a CPU."""
         if self.device.type != "cpu":
             return torch.logit(out.uniform_(generator=self._device_generator), out=out)
-        _loops.odds(self.state, out.numpy())
-        return log(out)
+        _loops.logistic(self.state, out.numpy())
+        return out
 
     def signs(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`count` draws of ±1, each with probability ½."""
@@ -84,6 +75,11 @@ class Noise:
         device_state = self._device_generator.get_state() if self._device_generator is not None else self._device_state
         return {"seed": self.seed, "cpu": torch.from_numpy(self.state.view(np.int64).copy()), "device": device_state}
 
+    def check_state_dict(self, state: dict[str, Any]) -> None:
+        """Raise ValueError for what `load_state_dict` can't take."""
+        if state["cpu"].numel() != self.state.size:
+            raise ValueError("the random stream is of another version of clbinn, and can't be gone on with")
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place that `state_dict` gave."""
         self.seed = int(state["seed"])
@@ -93,3 +89,11 @@ class Noise:
             self._device_generator.manual_seed(self.seed)  # where a stream that was saved on a CPU begins
             if self._device_state is not None:
                 self._device_generator.set_state(self._device_state)
+
+
+def _first_state(seed: int) -> NDArray[np.uint64]:
+    """NumPy's SFC64 starts so, from three words of a seed, and drops the first twelve."""
+    words = np.random.SeedSequence(seed).generate_state(3 * _loops.LANES, np.uint64).reshape(3, _loops.LANES)
+    state = np.concatenate([words, np.ones((1, _loops.LANES), np.uint64)])
+    _loops.words(state, np.empty((12, _loops.LANES), np.uint64))
+    return state

@@ -219,17 +219,27 @@ class BayesBiNN(BinaryOptimizer):
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
         natural, prior, buffer = piece.state["natural"], piece.state["prior_natural"], piece.state.get("momentum")
         if piece.arrays and buffer is None:
-            state = piece.arrays.state
-            _loops.bayesbinn(
-                state["natural"],
-                state["prior_natural"],
-                piece.arrays.gradient,
-                float(group["lr"]),
-                float(group["prior_weight"]),
-            )
+            state, lr, rho = piece.arrays.state, float(group["lr"]), float(group["prior_weight"])
+            _loops.bayesbinn(state["natural"], state["prior_natural"], piece.arrays.gradient, lr, rho)
             return
         options = {name: group[name] for name in ("lr", "momentum", "prior_weight")}
         bayesbinn(natural, prior, piece.gradient, buffer, step=group["step"] + 1, **options)
+
+    def _step_piece(self, group: dict[str, Any], piece: Piece, slope: Tensor) -> None:
+        """In one pass over memory where that can be."""
+        if not piece.arrays or "momentum" in piece.state or group["training_weights"] == "mean":
+            super()._step_piece(group, piece, slope)
+            return
+        _loops.bayesbinn_step(
+            slope.detach().numpy(),
+            piece.arrays.weights,
+            piece.arrays.state["natural"],
+            piece.arrays.state["prior_natural"],
+            group["num_data"] / group["temperature"],
+            float(group["eps"]),
+            float(group["lr"]),
+            float(group["prior_weight"]),
+        )
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         signs(piece, "natural")

@@ -120,19 +120,19 @@ def test_first_steps_change_something(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("idle", [False, True])
 def test_however_a_group_is_cut_it_takes_the_same_steps(name, idle, monkeypatch):
-    x, y = data()
     results = []
     for way in ("parameters", "small pieces", "gathered"):
-        monkeypatch.setattr(_flat, "CHUNK", 64 if way == "small pieces" else 2**17)
+        monkeypatch.setattr(_flat, "CHUNK", 128 if way == "small pieces" else 2**17)
         net, opt = make(name)
         for p in net.parameters() if way == "gathered" else ():  # no flat view of one that is not contiguous
             p.data = p.data.transpose(-1, -2).contiguous().transpose(-1, -2)
-        list(net.parameters())[1].requires_grad_(not idle)
-        torch.manual_seed(5)
+        generator = torch.Generator().manual_seed(5)  # products of transposed matrices have other bits
         for _ in range(3):
-            for half in (slice(0, 128), slice(128, 256)):  # two samples a step
+            for _ in range(2):  # samples a step
                 with opt.sampled_params():
-                    F.cross_entropy(net(x[half]), y[half]).backward()
+                    for position, p in enumerate(net.parameters()):
+                        gradient = torch.randn(p.shape, generator=generator)
+                        p.grad = None if idle and position == 1 else gradient
             opt.step()
         state = [view for entry in opt.state_dict()["state"].values() for view in entry.values()]
         results.append(state + weights(net) + opt.mode_weights() + opt.sample_weights())
