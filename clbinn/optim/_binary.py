@@ -13,6 +13,7 @@ holds the *training weights* that the gradient is taken at. A subclass says what
     _update(group, piece)               the step, from the average over the samples in `piece.gradient`;
                                         `_begin_update` and `_end_update` are called once around the pieces
     _prediction_weights(group, piece)   fill `piece.weights` with ±1
+    _step_piece(group, piece, slope)    the last three for one sample, where one pass over memory can do them all
     _draw(group, flat, noise)           one draw of ±1, for methods with a posterior
 """
 
@@ -276,13 +277,9 @@ class BinaryOptimizer(FlatOptimizer):
 
     def _watched(self) -> bool:
         """Whether torch has hooks to call around a step, or a profiler that records it."""
-        hooks = (
-            self._optimizer_step_pre_hooks,
-            self._optimizer_step_post_hooks,
-            torch_optimizer._global_optimizer_pre_hooks,
-            torch_optimizer._global_optimizer_post_hooks,
-        )
-        return any(hooks) or profiler._is_profiler_enabled
+        own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        of_all = torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks
+        return bool(own or of_all or profiler._is_profiler_enabled)
 
     def _hold(self, weights: Sequence[Tensor]) -> None:
         with torch.no_grad():
@@ -337,11 +334,9 @@ class BinaryOptimizer(FlatOptimizer):
             idle = [entry for entry, seen in zip(flat.entries(), flat.has_gradient, strict=True) if not seen]
         kept = [{name: view.clone() for name, view in entry.items()} for entry in idle]
         if at_once:
-            predicts = not idle and self._held is None and flat.reaches_module
             for piece, slope in flat.collect("scratch"):
                 self._step_piece(group, piece, slope)
         else:
-            predicts = False
             for piece in flat.pieces():
                 if flat.samples > 1:
                     piece.gradient.div_(flat.samples)
@@ -352,7 +347,7 @@ class BinaryOptimizer(FlatOptimizer):
             for name, view in entry.items():
                 view.copy_(before[name])
         flat.forget()
-        if predicts:
+        if at_once and not idle and self._held is None and flat.reaches_module:
             flat.put()
             flat.mark_predicting()
 

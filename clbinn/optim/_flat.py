@@ -234,6 +234,8 @@ def signs(piece: Piece, latent: str, minus: str | None = None) -> None:
     """Writes `bernoulli.mode` of a part of the state, or of the difference of two, to the weights: ±1, with 0 → +1."""
     if piece.arrays and minus is None:
         _loops.signs(piece.arrays.state[latent], piece.arrays.weights)
+    elif piece.arrays and minus is not None:
+        _loops.signs_of_difference(piece.arrays.state[latent], piece.arrays.state[minus], piece.arrays.weights)
     else:
         other = 0 if minus is None else piece.state[minus]
         torch.ge(piece.state[latent], other, out=piece.weights).mul_(2).sub_(1)

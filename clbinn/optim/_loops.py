@@ -12,7 +12,22 @@ from numpy.typing import NDArray
 
 from clbinn.compiled import compiled
 
-__all__ = ["LANES", "bayesbinn", "bayesbinn_step", "logistic", "relaxed_sample", "scaled_gradient", "signs", "tanh"]
+__all__ = [
+    "HALF_RANGE",
+    "LANES",
+    "bayesbinn",
+    "bayesbinn_step",
+    "bop",
+    "exact_gradient",
+    "logistic",
+    "relaxed_sample",
+    "scaled_gradient",
+    "signs",
+    "signs_of_difference",
+    "soft_weights",
+    "tanh",
+    "words",
+]
 
 Array = NDArray[Any]
 Words = NDArray[np.uint64]
@@ -196,6 +211,40 @@ def bayesbinn_step(
         gradient = slope[i] * scale_of(weights[i], natural[i], factor, eps)
         natural[i] = moved(natural[i], prior[i], gradient, lr, pull)
         weights[i] = sign_of(natural[i])
+
+
+@compiled
+def bop(weight: Array, average: Array, gradient: Array, adaptivity: Single, threshold: Single) -> None:
+    """M ← (1 - γ) m + γ g, and w ← -w where w m > τ, in place."""
+    adaptivity, threshold = np.float32(adaptivity), np.float32(threshold)
+    for i in range(weight.size):
+        average[i] = average[i] + adaptivity * (gradient[i] - average[i])
+        weight[i] = -weight[i] if weight[i] * average[i] > threshold else weight[i]
+
+
+@compiled
+def soft_weights(plus: Array, minus: Array, out: Array, half_beta: Single) -> None:
+    """Out = tanh(β (a₊ - a₋) / 2), PMF's training weights."""
+    half_beta = np.float32(half_beta)
+    for i in range(out.size):
+        out[i] = tanh_of((plus[i] - minus[i]) * half_beta)
+
+
+@compiled
+def exact_gradient(plus: Array, minus: Array, to_plus: Array, to_minus: Array, half_beta: Single) -> None:
+    """PMF's gradient: g in `to_plus` → β/2 (1 - w²) g in place, its negative to `to_minus`; w as in `soft_weights`."""
+    half_beta = np.float32(half_beta)
+    for i in range(to_plus.size):
+        soft = tanh_of((plus[i] - minus[i]) * half_beta)
+        to_plus[i] = (_1 - soft * soft) * half_beta * to_plus[i]
+        to_minus[i] = -to_plus[i]
+
+
+@compiled
+def signs_of_difference(plus: Array, minus: Array, out: Array) -> None:
+    """±1, with 0 → +1."""
+    for i in range(out.size):
+        out[i] = _1 if plus[i] >= minus[i] else -_1
 
 
 @compiled

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clbinn.checks import check_at_least
+from clbinn.optim import _loops
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, State
 
@@ -95,8 +96,13 @@ class Bop(BinaryOptimizer):
         return {"weight": weight, "average": torch.zeros_like(weight)}
 
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
-        weight, average = piece.state["weight"], piece.state["average"]
-        bop(weight, average, piece.gradient, adaptivity=group["adaptivity"], threshold=group["threshold"])
+        adaptivity, threshold = float(group["adaptivity"]), float(group["threshold"])
+        if piece.arrays:
+            weight, average = piece.arrays.state["weight"], piece.arrays.state["average"]
+            _loops.bop(weight, average, piece.arrays.gradient, adaptivity, threshold)
+        else:
+            state = piece.state
+            bop(state["weight"], state["average"], piece.gradient, adaptivity=adaptivity, threshold=threshold)
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         piece.weights.copy_(piece.state["weight"])

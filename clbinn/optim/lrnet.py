@@ -17,7 +17,7 @@ from clbinn.checks import check_at_least
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, State, signs
-from clbinn.optim._noise import Noise
+from clbinn.optim._noise import Noise, tanh
 
 __all__ = ["LRNet", "StochasticWeight", "moments", "ternary_moments"]
 
@@ -149,7 +149,7 @@ class LRNet(BinaryOptimizer):
         value, gradient = piece.state["value"], piece.gradient
         if isinstance(piece.param, StochasticWeight):
             if group["probability_penalty"]:
-                mean = torch.tanh(value / 2)  # d/dθ a (1 - a) = a (1 - a) (1 - 2a) = -¼ (1 - mean²) mean
+                mean = tanh(value / 2)  # d/dθ a (1 - a) = a (1 - a) (1 - 2a) = -¼ (1 - mean²) mean
                 gradient.sub_(mean * (1 - mean.square()), alpha=group["probability_penalty"] / 4)
             gradient.add_(value, alpha=2 * group["logit_penalty"])
         elif piece.param is not None and piece.param.dim() > 1:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clbinn.checks import check_at_least, check_choice, check_count
+from clbinn.optim import _loops
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, State, signs
@@ -134,16 +135,25 @@ class PMF(BinaryOptimizer):
         return uniform
 
     def _training_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        plus, minus = piece.state["plus"], piece.state["minus"]
-        tanh(torch.sub(plus, minus, out=piece.weights).mul_(group["beta"] / 2))
+        if piece.arrays:
+            state = piece.arrays.state
+            _loops.soft_weights(state["plus"], state["minus"], piece.arrays.weights, group["beta"] / 2)
+        else:
+            piece.weights.copy_(_soft(piece.state, group["beta"]))
 
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
-        state, beta = piece.state, group["beta"]
-        plus, minus = state["plus"], state["minus"]
-        soft = tanh(torch.sub(plus, minus).mul_(beta / 2))
-        to_logits = GRADIENTS[group["jacobian"]](soft, piece.gradient, beta)
+        state = piece.state
         first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in ("exp_avg", "exp_avg_sq"))
-        adam_step([plus, minus], to_logits, first, second, group, group["weight_decay"])
+        to_logits = self._gradients(piece, group["beta"], group["jacobian"])
+        adam_step([state["plus"], state["minus"]], to_logits, first, second, group, group["weight_decay"])
+
+    def _gradients(self, piece: Piece, beta: float, jacobian: str) -> tuple[Tensor, Tensor]:
+        """For both logits; the first may be in the place of the weights' gradient."""
+        if not piece.arrays or jacobian != "exact":
+            return GRADIENTS[jacobian](_soft(piece.state, beta), piece.gradient, beta)
+        state, to_minus = piece.arrays.state, torch.empty_like(piece.gradient)
+        _loops.exact_gradient(state["plus"], state["minus"], piece.arrays.gradient, to_minus.numpy(), beta / 2)
+        return piece.gradient, to_minus
 
     def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
         if group["step"] % group["rho_interval"] == 0:
@@ -152,3 +162,8 @@ class PMF(BinaryOptimizer):
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         signs(piece, "plus", minus="minus")
+
+
+def _soft(state: State, beta: float) -> Tensor:
+    """W = tanh(β (a₊ - a₋) / 2)."""
+    return tanh(torch.sub(state["plus"], state["minus"]).mul_(beta / 2))

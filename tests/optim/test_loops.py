@@ -13,6 +13,8 @@ from clbinn import bernoulli
 from clbinn.optim import _loops
 from clbinn.optim._noise import Noise
 from clbinn.optim.bayesbinn import bayesbinn
+from clbinn.optim.bop import bop
+from clbinn.optim.pmf import exact_gradient
 
 SIZES = [0, 1, 2, 127, 128, 129, 2047, 2048, 2049, 5001]
 LANES = _loops.LANES
@@ -149,6 +151,42 @@ def test_signs():
     out = np.empty_like(latent)
     _loops.signs(latent, out)
     assert out.tolist() == [-1, 1, 1, 1, 1, -1, -1]
+
+
+def test_bop():
+    average, gradient = normal(3001, 2)
+    weight = np.sign(normal(3001, 3)[2])
+    average *= 1e-2
+    weight[:2], average[:2], gradient[:2] = [1, -1], [0.5, -0.5], [0.5, -0.5]  # at the threshold: they stay
+    expected = torch.from_numpy(weight.copy()), torch.from_numpy(average.copy())
+    bop(*expected, torch.from_numpy(gradient), adaptivity=0.01, threshold=0.5)
+    before, kept = weight.copy(), gradient.copy()
+    _loops.bop(weight, average, gradient, 0.01, 0.5)
+    assert np.array_equal(weight[:2], before[:2])
+    assert np.array_equal(weight, expected[0].numpy())
+    assert np.allclose(average, expected[1].numpy(), rtol=1e-6)
+    assert np.array_equal(gradient, kept)
+    _loops.bop(weight, average, gradient, 0.5, 0.1)
+    bop(*expected, torch.from_numpy(gradient), adaptivity=0.5, threshold=0.1)
+    assert np.array_equal(weight, expected[0].numpy())
+    assert 0 < (weight != before).mean() < 1
+
+
+def test_pmf():
+    plus, minus, gradient = normal(3001, 3)
+    soft, to_plus, to_minus, beta = np.empty_like(plus), gradient.copy(), np.empty_like(plus), 1.7
+    plain = torch.softmax(beta * torch.tensor(np.stack([plus, minus])), 0)
+    _loops.soft_weights(plus, minus, soft, beta / 2)
+    assert np.allclose(soft, (plain[0] - plain[1]).numpy(), atol=1e-6)
+    _loops.exact_gradient(plus, minus, to_plus, to_minus, beta / 2)
+    expected = exact_gradient(torch.from_numpy(soft), torch.from_numpy(gradient), beta)
+    assert np.allclose(to_plus, expected[0].numpy(), rtol=1e-6)
+    assert np.array_equal(to_minus, -to_plus)
+    plus[:3], minus[:3] = [1, 1, np.nan], [1, 2, 0]
+    signs = np.empty_like(plus)
+    _loops.signs_of_difference(plus, minus, signs)
+    assert signs[:3].tolist() == [1, -1, -1]
+    assert np.array_equal(signs[3:], np.where(plus[3:] >= minus[3:], 1, -1))
 
 
 LOOP = """

@@ -185,7 +185,7 @@ def test_a_growing_head_keeps_what_its_old_rows_learned(make_stream):
 
 def test_heads_appear_task_by_task(make_stream):
     net = MultiHead(MLP(12, [16], 3, norm="scale"))
-    learner, benchmark = strategy(net, evaluator=quiet()), make_stream(2, labelled=True)
+    learner, benchmark = strategy(net, evaluator=quiet(), train_epochs=30), make_stream(2, labelled=True)
     learner.train(benchmark.train_stream[0])
     assert list(net.heads) == ["0"]
     first = learner.optimizer.natural_parameters()[-1].clone()
