@@ -7,14 +7,17 @@ read.
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clbinn.errors import RunError
 from clbinn.experiments.files import replace_file
 
-__all__ = ["CURRENT", "PREVIOUS", "DamagedError", "load", "load_latest", "require_plain", "save"]
+__all__ = ["CURRENT", "PREVIOUS", "DamagedError", "fitting", "load", "load_latest", "require_plain", "save"]
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
 
@@ -87,6 +90,18 @@ def load_latest(folder: Path, *, set_aside: bool = False) -> tuple[dict[str, Any
             if set_aside and name == CURRENT:
                 (folder / CURRENT).replace(folder / "checkpoint.damaged.pt")
     return None, faults
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Around the taking over of a checkpoint's state: RunError where it is not of these parts."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"{folder}: the checkpoint doesn't fit the strategy ({error}). It may come from another version: "
+            "move the folder away to begin again."
+        ) from error
 
 
 def require_plain(value: Any, place: str = "state") -> None:

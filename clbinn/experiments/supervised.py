@@ -154,8 +154,9 @@ class _Run:
         return progress
 
     def _continue(self, state: dict[str, Any]) -> Progress:
-        self.learner.load_state_dict(state["learner"])
-        progress = Progress(**state["progress"])
+        with checkpoint.fitting(self.folder.path):
+            self.learner.load_state_dict(state["learner"])
+            progress = Progress(**state["progress"])
         self.folder.start_matrix(1, np.array([[progress.untrained]]))
         step = f", step {progress.inside['step']} of the next" if progress.inside else ""
         self.report(f"{self.folder.path}: going on after epoch {progress.epoch}{step}")

@@ -185,13 +185,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         self._loader = None
 
     def _restore(self, how: Callable[..., None], strategy: Any, state: dict[str, Any]) -> None:
-        try:
+        with checkpoint.fitting(self.folder.path):
             how(strategy, self.plugins, state["learner"])
-        except (KeyError, IndexError, ValueError, RuntimeError) as error:
-            raise RunError(
-                f"{self.folder.path}: the checkpoint doesn't fit the strategy ({error}). It may come from another "
-                "version: move the folder away to begin again."
-            ) from error
 
     def _save(self, strategy: Any, inside: bool = False) -> None:
         if strategy.clock.train_exp_epochs < self.epochs and not self._holds_inside_task():

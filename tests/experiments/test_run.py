@@ -307,6 +307,18 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(kit, tmp_path, monk
     assert kit.same(kit.outcome(path), kit.outcome(alone))
 
 
+def test_a_checkpoint_of_another_version_is_named_and_kept(kit, tmp_path, monkeypatch):
+    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
+    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
+    path = run_path(tmp_path, stream, strategy, 0)
+    state = checkpoint.load(path / checkpoint.CURRENT)
+    state["learner"]["optimizer"]["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
+    checkpoint.save(path, state)
+    with pytest.raises(RunError, match=r"seed-0: the checkpoint doesn't fit .*random stream.*move the folder away"):
+        run(stream, strategy, 0, tmp_path, progress=False)
+    assert checkpoint.load(path / checkpoint.CURRENT)["task"] == state["task"]
+
+
 def test_lost_events_begin_again(kit, tmp_path, monkeypatch):
     strategy, stream = kit.strategy("bayesbinn"), kit.stream()
     stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clbinn.errors import RecipeError, RunError, UserError
-from clbinn.experiments import supervised
+from clbinn.experiments import checkpoint, supervised
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.paper import load_paper, papers
 from clbinn.experiments.supervised_build import build_learner
@@ -145,6 +145,18 @@ def test_lost_events_are_told(tmp_path):
     (path / "events.jsonl").write_text("")
     supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu", report=told.append)
     assert told[0] == f"{path}: events.jsonl is shorter than the checkpoint says; the run begins again"
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervised, "CHECKPOINT_SECONDS", 0.0)
+    of = paper("mnist", "train.epochs=2")
+    [path, *_] = supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu")
+    (path / "summary.json").unlink()
+    state = checkpoint.load(path / checkpoint.CURRENT)
+    state["learner"]["optimizer"]["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
+    checkpoint.save(path, state)
+    with pytest.raises(RunError, match="the checkpoint doesn't fit .*random stream.*move the folder away"):
+        supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu")
 
 
 def test_a_finished_run_is_left_alone(tmp_path):

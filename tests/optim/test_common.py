@@ -300,6 +300,24 @@ def test_a_state_of_other_shapes_is_refused(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_random_stream_of_another_version_is_refused(name):
+    net, opt = make(name)
+    train(net, opt, 1)
+    before = copy.deepcopy(opt.state_dict())
+    other = copy.deepcopy(before)
+    for entry in other["state"].values():
+        for value in entry.values():
+            value.zero_()
+    other["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="random stream is of another version"):
+        opt.load_state_dict(other)
+    after = opt.state_dict()
+    assert torch.equal(after["noise"]["cpu"], before["noise"]["cpu"])
+    for index, entry in before["state"].items():
+        assert all(torch.equal(value, after["state"][index][key]) for key, value in entry.items())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_groups_keep_their_own_options(name):
     net, _ = make(name)
     cls, options, key = OPTIMIZERS[name]

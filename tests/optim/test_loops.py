@@ -140,10 +140,18 @@ def test_scaled_gradients_and_steps():
 
 
 def test_eps_is_not_lost_beside_one():
-    """At saturation both 1 - w² and 1 - μ² are 0 in float32, and the scale is N/τ."""
-    one, ten, out = np.ones(4, np.float32), np.full(4, 10, np.float32), np.empty(4, np.float32)
-    _loops.scaled_gradient(one, one, ten, out, 3.0, 1e-10)
-    assert (out == 3).all()
+    """At saturation both 1 - w² and 1 - μ² are 0 in float32, and the scale is N/τ.
+
+    It begins where the nearest number to tanh λ is 1, not where an approximation gets there: 1 - μ² = 1.2e-7 in its
+    place makes the scale a thousand times smaller.
+    """
+    natural = np.linspace(9.011, 12, 1000, dtype=np.float32)
+    one, out = np.ones_like(natural), np.empty_like(natural)
+    for sign in (one, -one):
+        _loops.scaled_gradient(one, sign, sign * natural, out, 3.0, 1e-10)
+        assert (out == 3).all()
+    plain = bernoulli.gradient_scale(torch.from_numpy(one), torch.from_numpy(natural), 1.0, 3.0)
+    assert torch.equal(torch.from_numpy(out), plain)
 
 
 def test_signs():
