@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
     state = checkpoint.load(path / checkpoint.CURRENT)
     state["learner"]["optimizer"]["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
     checkpoint.save(path, state)
-    with pytest.raises(RunError, match="the checkpoint doesn't fit .*random stream.*move the folder away"):
+    with pytest.raises(RunError, match=r"the checkpoint doesn't fit .*random stream.*move the folder away"):
         supervised.train(of.benchmark, method(of, "ste"), 0, tmp_path, device="cpu")
 
 
