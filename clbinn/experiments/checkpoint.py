@@ -97,9 +97,11 @@ def fitting(folder: Path) -> Iterator[None]:
     """Around the taking over of a checkpoint's state: RunError where it is not of these parts."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(
-            f"{folder}: the checkpoint doesn't fit the strategy ({error}). It may come from another version: "
+            f"{folder}: the checkpoint doesn't fit the recipe's parts ({error}). It may come from another version: "
             "move the folder away to begin again."
         ) from error
 

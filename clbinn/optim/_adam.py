@@ -40,7 +40,9 @@ def adam_step(
         weight_decay: Factor of the L2 term, added to the gradient.
     """
     done = float(group["step"] + 1)
-    steps = [torch.full((), done, device=value.device) for value in values]  # filled there, not sent
+    steps = [
+        torch.full((), done, dtype=torch.float32, device=value.device) for value in values
+    ]  # filled there, not sent
     torch._fused_adam_(  # torch.optim's functions around it take as long as it does for 50,000 numbers
         list(values),
         list(gradients),

@@ -166,6 +166,8 @@ class FlatState:
         self.check_sizes()
         found = (torch.zeros_like(p) if p.grad is None else p.grad.to_dense().to(p.dtype) for p in self.params)
         slopes = [slope.reshape(-1) for slope in found]
+        if [len(slope) for slope in slopes] != self.sizes:
+            raise RuntimeError("a gradient is not as long as its parameter: it was resized in place")
         pieces = self.pieces(gradient)
         if self.gathered:
             slopes = list(torch.split_with_sizes(torch.cat(slopes), [len(piece.weights) for piece in pieces]))

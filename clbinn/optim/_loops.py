@@ -216,9 +216,11 @@ def bayesbinn_step(
 @compiled
 def bop(weight: Array, average: Array, gradient: Array, adaptivity: Single, threshold: Single) -> None:
     """M ← (1 - γ) m + γ g, and w ← -w where w m > τ, in place."""
+    slow, rest = adaptivity < 0.5, np.float32(1 - adaptivity)
     adaptivity, threshold = np.float32(adaptivity), np.float32(threshold)
     for i in range(weight.size):
-        average[i] = average[i] + adaptivity * (gradient[i] - average[i])
+        way = gradient[i] - average[i]  # the sum is taken from the nearer end, as torch's lerp does
+        average[i] = average[i] + adaptivity * way if slow else gradient[i] - rest * way
         weight[i] = -weight[i] if weight[i] * average[i] > threshold else weight[i]
 
 

@@ -235,7 +235,7 @@ class BayesBiNN(BinaryOptimizer):
             piece.arrays.weights,
             piece.arrays.state["natural"],
             piece.arrays.state["prior_natural"],
-            group["num_data"] / group["temperature"],
+            float(group["num_data"] / group["temperature"]),
             float(group["eps"]),
             float(group["lr"]),
             float(group["prior_weight"]),

@@ -16,20 +16,50 @@ def _found_anew():
     quickest.cache_clear()
 
 
+def made(way, raw, weight):
+    if way is not by_floats:
+        try:
+            return way(raw, weight)
+        except (AttributeError, NotImplementedError, RuntimeError):
+            pytest.skip("torch does not have it for this processor")
+    return way(raw, weight)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 784, 6), (33, 100, 17), (5, 30_000, 4)])
 def test_every_way_is_exact(way, shape):
-    if not byte_products._works(way):
-        pytest.skip("torch does not have it for this processor")
     n, features, units = shape
     raw = torch.randint(256, (n, features), dtype=torch.uint8)
     raw[0], weight = 255, torch.randn(units, features).sign()
     weight[0] = 1
-    assert torch.equal(way(raw, weight).double(), raw.double() @ weight.double().T)
+    assert torch.equal(made(way, raw, weight).double(), raw.double() @ weight.double().T)
 
 
-def test_floats_always_work():
-    assert byte_products._works(by_floats)
+@pytest.mark.parametrize("way", WAYS)
+def test_however_the_numbers_lie_in_memory(way):
+    raw, weight = torch.randint(256, (96, 8), dtype=torch.uint8).T, torch.randn(96, 24).sign().T
+    exact = raw.double() @ weight.double().T
+    assert torch.equal(made(way, raw, weight).double(), exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(made(way, raw, weight).double(), exact)
+    assert torch.equal(
+        made(way, raw[:, ::2], weight[:, ::2]).double(), raw[:, ::2].double() @ weight[:, ::2].double().T
+    )
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (4, 0, 2), (4, 3, 0)])
+def test_nothing_to_multiply(shape):
+    n, features, units = shape
+    got = byte_product(torch.ones(n, features, dtype=torch.uint8), torch.ones(units, features))
+    assert torch.equal(got, torch.zeros(n, units))
+
+
+def test_more_features_than_floats_can_add_exactly(monkeypatch):
+    monkeypatch.setattr(byte_products, "WAYS", (by_floats,))
+    raw, weight = torch.full((2, 200_000), 255, dtype=torch.uint8), torch.ones(3, 200_000)
+    raw[:, 0] = 254
+    exact = torch.tensor(200_000 * 255 - 1).to(torch.float32)  # rounded once
+    assert torch.equal(byte_product(raw, weight), exact.expand(2, 3))
 
 
 def missing(raw, weight):

@@ -119,7 +119,8 @@ def test_first_steps_change_something(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("idle", [False, True])
-def test_however_a_group_is_cut_it_takes_the_same_steps(name, idle, monkeypatch):
+@pytest.mark.parametrize("samples", [1, 2])  # one is left to the step
+def test_however_a_group_is_cut_it_takes_the_same_steps(name, idle, samples, monkeypatch):
     results = []
     for way in ("parameters", "small pieces", "gathered"):
         monkeypatch.setattr(_flat, "CHUNK", 128 if way == "small pieces" else 2**17)
@@ -128,11 +129,12 @@ def test_however_a_group_is_cut_it_takes_the_same_steps(name, idle, monkeypatch)
             p.data = p.data.transpose(-1, -2).contiguous().transpose(-1, -2)
         generator = torch.Generator().manual_seed(5)  # products of transposed matrices have other bits
         for _ in range(3):
-            for _ in range(2):  # samples a step
-                with opt.sampled_params():
-                    for position, p in enumerate(net.parameters()):
-                        gradient = torch.randn(p.shape, generator=generator)
-                        p.grad = None if idle and position == 1 else gradient
+            for _ in range(samples):
+                opt.open_sample()
+                for position, p in enumerate(net.parameters()):
+                    gradient = torch.randn(p.shape, generator=generator)
+                    p.grad = None if idle and position == 1 else gradient
+                opt.close_sample(restore=samples > 1)
             opt.step()
         state = [view for entry in opt.state_dict()["state"].values() for view in entry.values()]
         results.append(state + weights(net) + opt.mode_weights() + opt.sample_weights())
@@ -308,9 +310,10 @@ def test_a_random_stream_of_another_version_is_refused(name):
     for entry in other["state"].values():
         for value in entry.values():
             value.zero_()
-    other["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
-    with pytest.raises(ValueError, match="random stream is of another version"):
-        opt.load_state_dict(other)
+    for stream in (torch.zeros(4, dtype=torch.int64), torch.zeros(2, 128, dtype=torch.int64), torch.zeros(4, 64)):
+        other["noise"]["cpu"] = stream
+        with pytest.raises(ValueError, match="random stream is of another version"):
+            opt.load_state_dict(other)
     after = opt.state_dict()
     assert torch.equal(after["noise"]["cpu"], before["noise"]["cpu"])
     for index, entry in before["state"].items():

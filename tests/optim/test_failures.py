@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -139,6 +140,34 @@ def test_a_state_that_does_not_fit_changes_nothing():
     assert torch.equal(before["state"][0]["natural"], after["state"][0]["natural"])
     assert before["param_groups"] == after["param_groups"]
     assert torch.equal(before["noise"]["cpu"], after["noise"]["cpu"])
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_gradient_that_was_cut_short_is_refused(left):
+    p = parameter(20_000)
+    opt = bayesbinn([p])
+    opt.open_sample()
+    p.grad = torch.ones(20_000)
+    p.grad.data = torch.zeros(10)
+    if left:
+        opt.close_sample(restore=False)
+    with pytest.raises(RuntimeError, match="a gradient is not as long as its parameter"):
+        opt.step() if left else opt.close_sample()
+    assert (p.abs() == 1).all()
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, Fraction, np.float32])
+def test_numbers_of_other_kinds_do(kind):
+    values = []
+    for given in (kind(2), 2.0):
+        p = parameter(10)
+        opt = bayesbinn([p], num_data=given)
+        opt.open_sample()
+        p.grad = torch.ones(10)
+        opt.close_sample(restore=False)
+        opt.step()
+        values.append(opt.natural_parameters()[0].clone())
+    assert torch.equal(*values)
 
 
 def test_a_new_group_has_the_number_of_samples_of_the_others():

@@ -178,6 +178,12 @@ def test_bop():
     bop(*expected, torch.from_numpy(gradient), adaptivity=0.5, threshold=0.1)
     assert np.array_equal(weight, expected[0].numpy())
     assert 0 < (weight != before).mean() < 1
+    for adaptivity in (0.75, 1.0):
+        _loops.bop(weight, average, gradient * 1e-9, adaptivity, 1e-12)
+        bop(*expected, torch.from_numpy(gradient * 1e-9), adaptivity=adaptivity, threshold=1e-12)
+        assert np.array_equal(weight, expected[0].numpy())
+        assert np.allclose(average, expected[1].numpy(), rtol=1e-6)
+    assert np.array_equal(average, gradient * 1e-9)
 
 
 def test_pmf():

@@ -18,6 +18,16 @@ def test_the_exact_gradient_is_what_autograd_finds(beta):
     torch.testing.assert_close(ours[1], minus.grad)
 
 
+def test_gradients_have_the_shape_of_the_weights():
+    soft, g = torch.linspace(-0.9, 0.9, 12).view(3, 4), torch.ones(3, 4)
+    for gradient in (exact_gradient, identity_gradient):
+        for whole, flat in zip(gradient(soft, g, 2.0), gradient(soft.view(-1), g.view(-1), 2.0), strict=True):
+            assert torch.equal(whole.view(-1), flat)
+        across = gradient(soft.T, g.T, 2.0)[0]
+        assert torch.allclose(across.T, gradient(soft, g, 2.0)[0], rtol=1e-5)
+    assert identity_gradient(torch.tensor(0.5), torch.tensor(1.0), 2.0)[0].shape == ()
+
+
 def test_the_identity_gradient_is_the_matrix_product_written_out():
     torch.manual_seed(0)
     plus, minus, g = torch.randn(3, 20, dtype=torch.float64)
