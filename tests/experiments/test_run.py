@@ -13,14 +13,13 @@ import yaml
 
 from clbinn import evaluation
 from clbinn.errors import RecipeError, RunError, UserError
-from clbinn.experiments import checkpoint, watch
+from clbinn.experiments import checkpoint
 from clbinn.experiments.build import choose_device
 from clbinn.experiments.files import make_folder
-from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
 from clbinn.experiments.store import BusyError, run_path
 from clbinn.experiments.summary import differences
-from clbinn.recipes import catalogue, load_strategy
+from clbinn.recipes import load_strategy
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe, TargetSpec
 
 
@@ -231,125 +230,6 @@ def test_two_processes_on_one_run(kit, tmp_path):
         run(kit.stream(), strategy, 0, tmp_path, progress=False)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("moment", ["inside an epoch", "end of an epoch", "evaluation"])
-def test_signals(kit, tmp_path, monkeypatch, number, status, moment):
-    monkeypatch.setattr(watch, "TICK", -1)
-    steps = []
-
-    def progress(event):
-        if event["event"] == "progress" and event["task"] == 2:
-            steps.append(event)
-            if moment == "inside an epoch" and len(steps) == 9:
-                os.kill(os.getpid(), number)
-        if moment == "end of an epoch" and event["event"] == "epoch" and (event["task"], event["epoch"]) == (2, 2):
-            os.kill(os.getpid(), number)
-        if moment == "evaluation" and event["event"] == "task":
-            os.kill(os.getpid(), number)
-
-    alone = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path / "alone", progress=False)
-    handler = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="same command goes on") as stopped:
-        run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path / "stopped", progress=progress)
-    assert stopped.value.status == status
-    assert signal.getsignal(number) == handler
-    told = []
-    again = run(kit.stream(), kit.strategy("bayesbinn"), 0, tmp_path / "stopped", progress=told.append)
-    where = {"inside an epoch": "task 2, epoch 1, step 2", "end of an epoch": "task 2, epoch 2", "evaluation": "task"}
-    assert any("going on after " + where[moment] in event.get("text", "") for event in told)
-    assert kit.same(kit.outcome(again), kit.outcome(alone))
-
-
-def stop_in_task_two(kit, monkeypatch, strategy, out, stream):
-    """Run until some steps into the second task's second epoch."""
-    monkeypatch.setattr(watch, "TICK", -1)
-
-    def progress(event):
-        if event["event"] == "progress" and event["task"] == 2 and event["epoch"] == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        run(stream, strategy, 0, out, progress=progress)
-
-
-@pytest.mark.parametrize("name", [n for n in catalogue("strategies") if load_strategy(n).model.kind == "mlp"])
-def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name):
-    small = ["train.epochs=2", "train.batch_size=50", "model.hidden=[20]"]
-    small += ["options.coreset_epochs=2"] if name.startswith("vcl_coreset") else []
-    strategy, stream = load_strategy(name, small), kit.stream()
-    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "stopped", stream)
-    told = []
-    again = run(stream, strategy, 0, tmp_path / "stopped", progress=told.append)
-    assert read(alone, "summary.json")["resume"] == "exact"
-    task = 1 if name == "gdumb" else 2  # it can't be cut inside a task
-    assert any(f"going on after task {task}" in event.get("text", "") for event in told)
-    assert kit.same(kit.outcome(again), kit.outcome(alone))
-
-
-def test_damaged_checkpoint_is_named_and_the_one_before_used(kit, tmp_path, monkeypatch):
-    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
-    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "damaged", stream)
-    path = run_path(tmp_path / "damaged", stream, strategy, 0)
-    newest = path / checkpoint.CURRENT
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
-    told = []
-    run(stream, strategy, 0, tmp_path / "damaged", progress=told.append)
-    notes = [event["text"] for event in told if event["event"] == "note"]
-    assert "checkpoint.pt is damaged" in notes[0]
-    assert "the checkpoint before it is used" in notes[0]
-    assert "going on after" in notes[1]
-    assert kit.same(kit.outcome(path), kit.outcome(alone))
-
-
-def test_a_checkpoint_of_another_version_is_named_and_kept(kit, tmp_path, monkeypatch):
-    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
-    path = run_path(tmp_path, stream, strategy, 0)
-    state = checkpoint.load(path / checkpoint.CURRENT)
-    state["learner"]["optimizer"]["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
-    checkpoint.save(path, state)
-    with pytest.raises(RunError, match=r"seed-0: the checkpoint doesn't fit .*random stream.*move the folder away"):
-        run(stream, strategy, 0, tmp_path, progress=False)
-    assert checkpoint.load(path / checkpoint.CURRENT)["task"] == state["task"]
-
-
-def test_lost_events_begin_again(kit, tmp_path, monkeypatch):
-    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
-    path = run_path(tmp_path, stream, strategy, 0)
-    (path / "events.jsonl").write_text("")
-    told = []
-    run(stream, strategy, 0, tmp_path, progress=told.append)
-    assert "events.jsonl is shorter" in next(event["text"] for event in told if event["event"] == "note")
-    assert len((path / "accuracy_matrix.csv").read_text().splitlines()) == 4
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda text: text.replace('"accuracy"', '"accurac\xff"'), "is damaged"),
-        (lambda text: text.replace("{", "(", 1), "is damaged"),
-        (lambda text: text.replace('"test_task": 2', '"test_task": 1'), "is damaged"),
-        (lambda text: text.replace('"seed": 0', '"seed": 7'), "is of seed 7"),
-    ],
-)
-def test_damaged_events_begin_again(kit, tmp_path, monkeypatch, damage, message):
-    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
-    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
-    path = run_path(tmp_path, stream, strategy, 0)
-    text = (path / "events.jsonl").read_text()
-    (path / "events.jsonl").write_bytes(damage(text).encode("latin-1").ljust(len(text)))
-    told = []
-    run(stream, strategy, 0, tmp_path, progress=told.append)
-    assert f"events.jsonl {message}; the run begins again" in next(e["text"] for e in told if e["event"] == "note")
-    assert kit.same(kit.outcome(path), kit.outcome(alone))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"seed": 3}'])
