@@ -63,7 +63,7 @@ def byte_product(raw: Tensor, weight: Tensor) -> Tensor:
 
 @functools.cache
 def quickest() -> Way:
-    """The way that takes the least time here, found once in a process by a tenth of a second of trying."""
+    """The way that takes the least time here, found once in a process by a tenth of a second or two of trying."""
     contenders = [way for way in WAYS if _works(way)]
     for size in (64, 512):  # what is slow with little does not get more
         seconds = _seconds(contenders, *_operands(size))

@@ -137,7 +137,7 @@ class FlatState:
             return self._cuts[gradient][1]
         if self.device.type != "cpu" and not self.by_parameter:
             sizes = [self.numel]
-            owners: list[Tensor | None] = [None] * len(sizes)
+            owners: list[Tensor | None] = [None]
         else:
             parts = [_parts(size, self.device) for size in self.sizes]
             sizes = [size for part in parts for size in part]

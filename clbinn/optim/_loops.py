@@ -157,14 +157,11 @@ def logistic(state: Words, out: Array) -> None:
 def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words) -> None:
     """Out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`."""
     factor = np.float32(0.5 / temperature)
-    block = np.empty((_ROWS, LANES), np.uint64)
-    integers = block.reshape(-1).view(np.int32)
-    for start in range(0, out.size, integers.size):
-        part, natural_part = out[start : start + integers.size], natural[start : start + integers.size]
-        words(state, block[: (part.size + 2 * LANES - 1) // (2 * LANES)])
-        for i in range(part.size):  # in one loop with the next, both would run short of registers
-            part[i] = logit_of(np.float32(integers[i]))
-        for i in range(part.size):
+    size = 2 * LANES * _ROWS
+    for start in range(0, out.size, size):
+        part, natural_part = out[start : start + size], natural[start : start + size]
+        logistic(state, part)
+        for i in range(part.size):  # in one loop with the logit, both would run short of registers
             part[i] = tanh_of((part[i] + (natural_part[i] + natural_part[i])) * factor)
 
 
