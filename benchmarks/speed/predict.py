@@ -19,39 +19,26 @@ from torch import Tensor
 
 from clbinn import optim
 from clbinn.nn import MLP
-from clbinn.nn.byte_products import by_integers, by_onednn, quickest
+from clbinn.nn.byte_products import quickest
 from clbinn.nn.many import ByteInputs
 from clbinn.predict import predict_log_proba
 
 BATCH = 1000
 
 
-def byte_products(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product of bytes by torch's quickest way here, with the weights made ready for it."""
-    narrow = weight.to(torch.int8)
-    if quickest() is by_integers:
-        return lambda raw: torch._int_mm(raw.view(torch.int8), narrow.T)
-    if quickest() is by_onednn:
-        packed, one, zero = torch.ops.onednn.qlinear_prepack(narrow, None), torch.ones(1), torch.zeros(1).long()
-        rest = (None, 1.0, 0, torch.float32, "none", [], "")
-        return lambda raw: torch.ops.onednn.qlinear_pointwise(raw, 1.0, 0, packed, one, zero, *rest)
-    return lambda raw: torch.mm(raw.float(), weight.T)
-
-
 def products(raw: Tensor, samples: int, group: int, exact: bool) -> Callable[[], None]:
     """The products of all samples in groups: the first layer as one product, the others batched."""
-    weight = torch.randn(group * 100, 784).sign_()
-    second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 100, 10).sign_()
-    inputs = raw if exact else raw.float()
-    first = byte_products(weight) if exact else partial(torch.mm, mat2=weight.T)
-    hidden = torch.randn(group, len(inputs[:BATCH]), 100)
+    first = torch.randn(group * 100, 784).sign_()
+    second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 10, 100).sign_()
+    batches = [quickest()(x) if exact else partial(torch.mm, mat2=x.float().T) for x in raw.split(BATCH)]
+    hidden = torch.randn(group, 100, BATCH)
 
     def run() -> None:
-        for batch in inputs.split(BATCH):
+        for product in batches:
             for _ in range(samples // group):
-                first(batch)
-                torch.bmm(hidden, second)
-                torch.bmm(hidden, third)
+                product(first)
+                torch.bmm(second, hidden)
+                torch.bmm(third, hidden)
 
     return run
 

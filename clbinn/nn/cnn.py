@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from clbinn.nn.lean import Dropout
 from clbinn.nn.lrnet import to_stochastic
 
 __all__ = ["CNN", "lrnet_cifar10", "lrnet_mnist", "table8"]
@@ -75,7 +76,7 @@ class CNN(nn.Module):
             layers += [nn.Linear(features, units, bias=False), *_after(norm1d, order, pool=False)]
             features = units
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.append(Dropout(dropout))
         layers.append(nn.Linear(features, out_features, bias=last == "bias"))
         if last == "norm":
             layers.append(nn.BatchNorm1d(out_features, affine=learned_norm))

@@ -1,9 +1,19 @@
-"""Batch normalisation of small layers, for which torch's own checks and bookkeeping cost more than the arithmetic."""
+"""Two of torch's layers without what makes them slow on a CPU.
 
+Batch normalisation of small layers costs torch more for checks and bookkeeping than for the arithmetic; for dropout it
+draws numbers one by one on many processors, which takes longer than all other element-wise work of a large layer.
+"""
+
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm1d"]
+from clbinn.compiled import compiled
+
+__all__ = ["BatchNorm1d", "Dropout"]
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -32,3 +42,39 @@ class BatchNorm1d(nn.BatchNorm1d):
         return torch.batch_norm(
             x, None, None, mean, variance, own, self.momentum, self.eps, torch.backends.cudnn.enabled
         )
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, whose mask comes on a CPU from one number of torch's generator, spread by SplitMix64.
+
+    For anything but float32 on a CPU and while a graph is compiled it is torch's.
+
+    Args:
+        p: Probability of a zero, in [0, 1].
+        inplace: As in torch, whose way it then goes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape → the same; in training each number is zero or divided by 1 - p."""
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+        if not plain or self.inplace or not self.training or self.p in (0, 1):
+            return super().forward(x)
+        seed = torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None)
+        mask = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        _keep(np.uint64(seed.item() % 2**64), mask.view(-1).numpy(), self.p)
+        return x * mask
+
+
+_GOLDEN, _MIX, _MIX_AGAIN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+
+@compiled
+def _keep(seed: np.uint64, out: NDArray[Any], drop: float) -> None:
+    """Fills `out` with 0, at a rate `drop`, and 1 / (1 - drop), by the upper halves of SplitMix64 (Steele 2014)."""
+    dropped, kept = np.float32(0), np.float32(1 / (1 - drop))
+    threshold = np.uint64(drop * 2.0**32)
+    for i in range(out.size):
+        seed += _GOLDEN
+        word = (seed ^ (seed >> np.uint64(30))) * _MIX
+        word = (word ^ (word >> np.uint64(27))) * _MIX_AGAIN
+        out[i] = kept if ((word ^ (word >> np.uint64(31))) >> np.uint64(32)) >= threshold else dropped

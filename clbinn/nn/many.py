@@ -4,22 +4,24 @@ All samples share the inputs, so the first layer of all of them is one matrix pr
 products. Where the inputs are bytes and the weights ±1, the first product is one of integers, exact and faster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from clbinn.nn.byte_products import byte_product
-from clbinn.nn.lean import BatchNorm1d
+from clbinn.nn.byte_products import byte_products
+from clbinn.nn.lean import BatchNorm1d, Dropout
 from clbinn.nn.mean_field import MeanFieldLinear
 from clbinn.nn.mlp import MLP, FanInScale
 
 __all__ = ["ByteInputs", "sample_logits", "takes_many"]
 
 # what `_chunk` knows; anything else goes through the network itself
-_LAYERS = {nn.Flatten, nn.Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, BatchNorm1d, nn.LayerNorm, FanInScale}
-_LAYERS |= {nn.ReLU, nn.Tanh}
+_LAYERS = {nn.Flatten, nn.Dropout, Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, BatchNorm1d, nn.LayerNorm}
+_LAYERS |= {FanInScale, nn.ReLU, nn.Tanh}
+Product = Callable[[Tensor], Tensor]  # weights (units, features) → (units, n)
 CHUNK = 1_000_000  # numbers of one intermediate result: about what a core's cache holds
 
 
@@ -91,50 +93,60 @@ def sample_logits(net: MLP, x: Tensor | ByteInputs, weights: Sequence[Tensor]) -
     features = (flat.raw if isinstance(flat, ByteInputs) else flat).shape[1]
     if features != net.in_features:
         raise ValueError(f"the network takes {net.in_features} numbers for each input, got {features}")
-    parts = [_chunk(net, flat, [w[start : start + step] for w in weights]) for start in range(0, samples, step)]
-    return torch.cat(parts) * net.logit_scale if net.logit_scale != 1 else torch.cat(parts)
+    first = _products_of_bytes(flat) if isinstance(flat, ByteInputs) else partial(torch.mm, mat2=flat.T)
+    parts = [_chunk(net, first, [w[start : start + step] for w in weights]) for start in range(0, samples, step)]
+    logits = torch.cat(parts).transpose(1, 2)
+    return logits * net.logit_scale if net.logit_scale != 1 else logits
 
 
-def _chunk(net: MLP, x: Tensor | ByteInputs, weights: list[Tensor]) -> Tensor:
+def _chunk(net: MLP, first: Product, weights: list[Tensor]) -> Tensor:
+    """(c, classes, n): inputs lie along the last dimension throughout, so that no product has to transpose."""
     out: Tensor | None = None
     pending = iter(weights)
     for layer in net.layers:
         if isinstance(layer, nn.Linear):
-            out = _first(x, next(pending)) if out is None else torch.bmm(out, next(pending).transpose(1, 2))
+            weight = next(pending)  # (c, out, in)
+            out = _stacked(first, weight) if out is None else weight.bmm(out)
         elif out is None:
             continue  # flattening and dropout before the first product
         elif isinstance(layer, nn.BatchNorm1d):
             out = _batch_norm(layer, out)
-        elif isinstance(layer, nn.LayerNorm | FanInScale | nn.ReLU | nn.Tanh):
+        elif isinstance(layer, nn.LayerNorm):
+            out = layer(out.transpose(1, 2)).transpose(1, 2)
+        elif isinstance(layer, FanInScale | nn.ReLU | nn.Tanh):
             out = out.relu_() if isinstance(layer, nn.ReLU) else layer(out)
     if out is None:
         raise ValueError("the network has no linear layer")
     return out
 
 
-def _first(x: Tensor | ByteInputs, weight: Tensor) -> Tensor:
-    """(n, in) and (c, out, in) → (c, n, out): one product for all samples."""
+def _stacked(first: Product, weight: Tensor) -> Tensor:
+    """One product for all samples: (c, out, in) → (c, out, n)."""
     samples, units, features = weight.shape
-    stacked = weight.reshape(samples * units, features)
-    products = _byte_product(x, stacked) if isinstance(x, ByteInputs) else x @ stacked.T
-    return products.view(len(x), samples, units).transpose(0, 1)
+    products = first(weight.reshape(samples * units, features))
+    return products.view(samples, units, products.shape[1])
 
 
-def _byte_product(x: ByteInputs, weight: Tensor) -> Tensor:
-    """X @ weightᵀ for x = raw · scale + shift, by way of Σ raw w, which is exact."""
+def _products_of_bytes(x: ByteInputs) -> Product:
+    """Weight → weight @ xᵀ for x = raw · scale + shift, by way of Σ w raw, which is exact."""
     if x.raw.device.type != "cpu":  # cuBLAS wants sizes in multiples of eight: float products are quick there
-        return x.floats() @ weight.T
-    exact = byte_product(x.raw, weight)
-    return torch.addcmul(weight.sum(1) * x.shift, exact, exact.new_tensor(x.scale), out=exact)
+        return partial(torch.mm, mat2=x.floats().T)
+    exact = byte_products(x.raw)
+
+    def product(weight: Tensor) -> Tensor:
+        out = exact(weight)
+        return torch.add(weight.sum(1, keepdim=True) * x.shift, out, alpha=x.scale, out=out)
+
+    return product
 
 
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:
-    """(c, n, features) normalised by the running statistics, or each sample's batch by its own where there are none."""
+    """(c, features, n) normalised by the running statistics, or each sample's batch by its own where there are none."""
     if layer.running_mean is not None and layer.running_var is not None:
-        scale = (layer.running_var + layer.eps).rsqrt()
-        return torch.addcmul(-layer.running_mean * scale, out, scale, out=out)
-    if out.shape[1] > 1:
-        out.sub_(out.mean(1, keepdim=True))
-        variance = out.square().mean(1, keepdim=True)  # torch.var_mean takes 40 times as long along this dimension
+        scale = (layer.running_var + layer.eps).rsqrt().unsqueeze(1)
+        return out.mul_(scale).sub_(layer.running_mean.unsqueeze(1) * scale)
+    if out.shape[2] > 1:
+        out.sub_(out.mean(2, keepdim=True))
+        variance = out.square().mean(2, keepdim=True)  # torch.var_mean takes seven times as long
         return out.mul_((variance + layer.eps).rsqrt())
     raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")

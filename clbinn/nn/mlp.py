@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from clbinn.checks import check_choice
-from clbinn.nn.lean import BatchNorm1d
+from clbinn.nn.lean import BatchNorm1d, Dropout
 from clbinn.nn.mean_field import MeanFieldLinear
 
 __all__ = ["MLP", "FanInScale", "normalisation"]
@@ -104,7 +104,7 @@ class MLP(nn.Module):
         for depth, (fan_in, units) in enumerate(pairwise(sizes), start=1):
             last = depth == len(sizes) - 1
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             layers.append((MeanFieldLinear if mean_field else nn.Linear)(fan_in, units, bias=bias))
             after = normalisation(norm, units, fan_in, momentum, eps)
             if last:

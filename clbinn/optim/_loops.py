@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clbinn.compiled import compiled
+from clbinn.compiled import compiled, fma
 
 __all__ = [
     "HALF_RANGE",
@@ -38,8 +38,6 @@ _0, _HALF, _1, _2 = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 _int = np.int32
 
 _LN_2, _TWO_OVER_LN_2 = np.float32(math.log(2)), np.float32(2 / math.log(2))
-_LN_2_HIGH = np.float32(0.693359375)  # nine bits: its products with small integers are exact
-_LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 _TO_INTEGER = np.float32(1.5 * 2**23)  # added, it leaves the nearest integer in the last bits
 _MANTISSA, _BIAS = np.int32(23), np.int32(127)  # of a float32: bits, and what is added to its exponent
 _HALF_BINADE = np.int32(2**22)
@@ -66,12 +64,12 @@ def tanh_of(x: Single) -> Single:
     With 2|x| = n ln 2 + r and s = 2ⁿ: t = e^{2|x|} - 1 = s (eʳ - 1) + (s - 1) and tanh |x| = t / (t + 2).
     """
     size = min(abs(x), _TANH_IS_1)
-    shifted = size * _TWO_OVER_LN_2 + _TO_INTEGER
+    shifted = fma(size, _TWO_OVER_LN_2, _TO_INTEGER)
     n = shifted - _TO_INTEGER
-    r = (size + size - n * _LN_2_HIGH) - n * _LN_2_LOW
-    series = _EXP[0] + r * (_EXP[1] + r * (_EXP[2] + r * (_EXP[3] + r * _EXP[4])))
+    r = fma(-n, _LN_2, size + size)
+    series = fma(r, fma(r, fma(r, fma(r, _EXP[4], _EXP[3]), _EXP[2]), _EXP[1]), _EXP[0])
     s = _int(_int(np.float32(shifted).view(np.int32) + _BIAS) << _MANTISSA).view(np.float32)
-    t = s * (r + r * r * series) + (s - _1)
+    t = fma(s, fma(r * r, series, r), s - _1)
     large = size > _HALF  # there 1 - 2 / (t + 2) is rounded once less
     quotient = (-_2 if large else t) / (t + _2)
     result = _1 + quotient if large else quotient
@@ -90,8 +88,8 @@ def logit_of(k: Single) -> Single:
     b = _int(np.float32(b).view(np.int32) + _int(e << _MANTISSA)).view(np.float32)  # b 2ᵉ
     s = (a - b) / (a + b)
     z = s * s
-    series = _ARTANH[0] + z * (_ARTANH[1] + z * _ARTANH[2])
-    return np.float32(e) * _LN_2 + (s + s + s * z * series)
+    series = fma(z, fma(z, _ARTANH[2], _ARTANH[1]), _ARTANH[0])
+    return fma(np.float32(e), _LN_2, fma(s * z, series, s + s))
 
 
 @compiled

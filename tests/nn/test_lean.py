@@ -1,11 +1,14 @@
-"""The lean batch normalisation is torch's, bit for bit."""
+"""The lean batch normalisation is torch's, bit for bit; the lean dropout has its law and its rules."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from clbinn.nn.batch_norm import reestimate, use_test_batch
-from clbinn.nn.lean import BatchNorm1d
+from clbinn.nn.lean import BatchNorm1d, Dropout, _keep
 
 
 def pair(**options):
@@ -48,3 +51,80 @@ def test_statistics_can_be_estimated_again_and_those_of_the_batch_used():
         results.append([own, *statistics["0"]])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert torch.allclose(results[0][1], x.mean(0), atol=1e-5)
+
+
+def splitmix64(seed, count):
+    """The numbers of Steele, Lea and Flood, "Fast splittable pseudorandom number generators", one by one."""
+    for i in range(1, count + 1):
+        word = (seed + i * 0x9E3779B97F4A7C15) % 2**64
+        word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+        yield word ^ word >> 31
+
+
+def test_the_words_are_splitmix64s():
+    # the first numbers that the generator's public reference prints for seed 1234567
+    assert list(splitmix64(1234567, 3)) == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+@pytest.mark.parametrize("drop", [0.2, 0.5, 1e-9])
+@pytest.mark.parametrize("seed", [0, 1234567, 2**64 - 1])
+def test_a_mask_has_a_word_for_each_number(seed, drop):
+    mask = np.empty(1003, np.float32)
+    _keep(np.uint64(seed), mask, drop)
+    kept = [word >> 32 >= int(drop * 2**32) for word in splitmix64(seed, 1003)]
+    assert np.array_equal(mask, np.where(kept, np.float32(1 / (1 - drop)), np.float32(0)))
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_at_its_rate(p):
+    torch.manual_seed(0)
+    out = Dropout(p)(torch.ones(400, 500))
+    share = (out == 0).float().mean().item()
+    assert share == pytest.approx(p, abs=5 * (p * (1 - p) / out.numel()) ** 0.5)
+    assert torch.allclose(out[out != 0], torch.tensor(1 / (1 - p)))
+    same = (out[:, 1:] == 0) == (out[:, :-1] == 0)  # neighbours know nothing of each other
+    assert same.float().mean().item() == pytest.approx(p**2 + (1 - p) ** 2, abs=5e-3)
+
+
+def test_dropout_follows_torchs_generator():
+    layer, x = Dropout(0.5), torch.ones(64, 8)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, second = layer(x), layer(x)
+    torch.set_rng_state(state)
+    assert torch.equal(layer(x), first)
+    assert not torch.equal(first, second)
+
+
+def test_gradients_pass_where_numbers_do():
+    x = torch.randn(30, 20).requires_grad_()
+    out = Dropout(0.3)(x)
+    out.sum().backward()
+    assert torch.allclose(x.grad * x, out)
+
+
+@pytest.mark.parametrize("x", [torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4).bfloat16()])
+def test_other_numbers_go_torchs_way(x):
+    for p, inplace in ((0.5, False), (0.5, True)):
+        results = []
+        for kind in (Dropout, nn.Dropout):
+            torch.manual_seed(1)
+            results.append(kind(p, inplace)(x.clone()))
+        assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_nothing_and_everything(p):
+    x = torch.randn(5, 3)
+    assert torch.equal(Dropout(p)(x), x * (1 - p))
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert Dropout(0.5)(x[:0]).shape == (0, 3)
+
+
+def test_every_shape_and_layout_and_a_copy():
+    layer = copy.deepcopy(Dropout(0.4))
+    for x in (torch.ones(7), torch.ones(()), torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last)):
+        out = layer(x)
+        assert out.shape == x.shape
+        assert set(out.flatten().tolist()) <= {0.0, np.float32(1 / 0.6)}
