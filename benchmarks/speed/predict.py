@@ -1,8 +1,8 @@
 """The mean prediction of the network of Table 12: C = 100 samples × 10,000 images.
 
 All samples at once from bytes, as the strategies do it; the same from floats; one sample after the other. The limits
-are the products alone: the first layer of bytes, by torch's quickest way here, or of floats. Peak memory is what the
-process holds above what it held with data and network in place.
+are the products alone, of bytes (`clbinn.nn.byte_products`) or of floats. Peak memory is what the process holds above
+what it held with data and network in place.
 """
 
 import argparse
@@ -91,6 +91,7 @@ def measure(options: argparse.Namespace, note: Callable[[str], None]) -> list[Nu
         Number(f"{of}, from bytes", "s", seconds["bytes"], seconds["byte products"]),
         Number(f"{of}, from floats", "s", seconds["floats"], seconds["float products"]),
         Number(f"{of}, one after the other", "s", seconds["one by one"], seconds["float products"]),
+        Number("one after the other over from bytes", "×", ratios(seconds["one by one"], seconds["bytes"])),
         Number("their products alone, bytes (the limit)", "s", seconds["byte products"]),
         Number("their products alone, floats (the limit)", "s", seconds["float products"]),
         Number("peak memory from bytes, above data and network", "MB", [memory]),

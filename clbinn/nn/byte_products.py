@@ -1,8 +1,8 @@
 """Exact products of bytes with weights of ±1, by whichever of torch's ways is the quickest on this processor.
 
 A processor with instructions for eight-bit dot products multiplies bytes three times as fast as floats; others are
-twice as fast by one of torch's ways and thirty times as slow by another. All give the same numbers, sums of integers
-that float32 holds exactly below 2²⁴ and rounds once above. The bytes are made ready once for many sets of weights.
+twice as fast by one of torch's ways and thirty times as slow by another. For as many as `FEATURES` all of them give the
+same numbers, sums of integers that float32 holds exactly. The bytes are made ready once for many sets of weights.
 """
 
 import functools
@@ -52,7 +52,7 @@ def by_integers(raw: Tensor) -> Product:
 
 
 def by_floats(raw: Tensor) -> Product:
-    """Floats, exact for as many as `_EXACT_IN_FLOATS` features: their sums stay below 2²⁴."""
+    """Floats, whose sums are exact below 2²⁴."""
     wide = raw.to(torch.float32).T
 
     def product(weight: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def by_floats(raw: Tensor) -> Product:
     return product
 
 
-_EXACT_IN_FLOATS = 2**24 // 255
+FEATURES = 2**16  # 255 times as much is below 2²⁴
 WAYS: tuple[Way, ...] = (by_floats, by_onednn, by_integers)
 
 
@@ -73,11 +73,18 @@ def byte_products(raw: Tensor) -> Product:
         raw: (n, features), uint8.
 
     Returns:
-        A function of weights of ±1, (units, features), whose result is (units, n), float32.
+        A function of weights of ±1, (units, features), whose result is (units, n), float32, rounded once.
     """
-    if not raw.numel():
-        return by_floats(raw)
-    return (by_integers if raw.shape[1] > _EXACT_IN_FLOATS else quickest())(raw)
+    way = quickest() if raw.numel() else by_floats
+    if raw.shape[1] <= FEATURES:
+        return way(raw)
+    products = [way(part) for part in torch.split(raw, FEATURES, 1)]
+
+    def product(weight: Tensor) -> Tensor:
+        parts = zip(products, torch.split(weight, FEATURES, 1), strict=True)
+        return sum((of(part).double() for of, part in parts), torch.zeros((), dtype=torch.float64)).float()
+
+    return product
 
 
 @functools.cache

@@ -47,7 +47,8 @@ class BatchNorm1d(nn.BatchNorm1d):
 class Dropout(nn.Dropout):
     """`torch.nn.Dropout`, whose mask comes on a CPU from one number of torch's generator, spread by SplitMix64.
 
-    For anything but float32 on a CPU and while a graph is compiled it is torch's.
+    For anything but float32 on a CPU, while a graph is compiled or traced and under `torch.func` it is torch's. It
+    can't be scripted.
 
     Args:
         p: Probability of a zero, in [0, 1].
@@ -56,13 +57,19 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape → the same; in training each number is zero or divided by 1 - p."""
-        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
-        if not plain or self.inplace or not self.training or self.p in (0, 1):
+        if not self.training or self.inplace or not 0 < self.p < 1 or not _plain(x):
             return super().forward(x)
         seed = torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None)
         mask = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        _keep(np.uint64(seed.item() % 2**64), mask.view(-1).numpy(), self.p)
+        _keep(np.uint64(seed.item() % 2**64), mask.view(-1).numpy(), float(self.p))
         return x * mask
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether a mask can be written into memory: not where torch follows its operations alone."""
+    followed = torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active()
+    dense = x.device.type == "cpu" and x.dtype == torch.float32 and x.layout == torch.strided and not x.is_nested
+    return dense and not followed and type(x) in (Tensor, nn.Parameter)
 
 
 _GOLDEN, _MIX, _MIX_AGAIN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -143,8 +143,8 @@ def _products_of_bytes(x: ByteInputs) -> Product:
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:
     """(c, features, n) normalised by the running statistics, or each sample's batch by its own where there are none."""
     if layer.running_mean is not None and layer.running_var is not None:
-        scale = (layer.running_var + layer.eps).rsqrt().unsqueeze(1)
-        return out.mul_(scale).sub_(layer.running_mean.unsqueeze(1) * scale)
+        scale = (layer.running_var + layer.eps).rsqrt()
+        return out.sub_(layer.running_mean.unsqueeze(1)).mul_(scale.unsqueeze(1))
     if out.shape[2] > 1:
         out.sub_(out.mean(2, keepdim=True))
         variance = out.square().mean(2, keepdim=True)  # torch.var_mean takes seven times as long

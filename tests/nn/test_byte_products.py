@@ -26,7 +26,7 @@ def made(way, raw, weight):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 784, 6), (33, 100, 17), (5, 30_000, 4)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 784, 6), (33, 100, 17), (5, 2**16, 4)])
 def test_every_way_is_exact(way, shape):
     n, features, units = shape
     raw = torch.randint(256, (n, features), dtype=torch.uint8)
@@ -54,8 +54,10 @@ def test_nothing_to_multiply(shape):
     assert torch.equal(got, torch.zeros(2, n))
 
 
-def test_more_features_than_floats_can_add_exactly(monkeypatch):
-    monkeypatch.setattr(byte_products_module, "WAYS", (by_floats,))
+@pytest.mark.parametrize("way", WAYS)
+def test_more_features_than_floats_can_add_exactly(monkeypatch, way):
+    made(way, torch.zeros(1, 1, dtype=torch.uint8), torch.ones(1, 1))
+    monkeypatch.setattr(byte_products_module, "WAYS", (way,))
     raw, weight = torch.full((2, 200_000), 255, dtype=torch.uint8), torch.ones(3, 200_000)
     raw[:, 0] = 254
     exact = torch.tensor(200_000 * 255 - 1).to(torch.float32)  # rounded once

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clbinn.nn.batch_norm import reestimate, use_test_batch
 from clbinn.nn.lean import BatchNorm1d, Dropout, _keep
@@ -112,6 +113,37 @@ def test_other_numbers_go_torchs_way(x):
             torch.manual_seed(1)
             results.append(kind(p, inplace)(x.clone()))
         assert torch.equal(*results)
+
+
+def test_in_place_is_in_place():
+    x = torch.ones(50)
+    assert Dropout(0.5, inplace=True)(x) is x
+    assert 0 < (x == 0).sum() < 50
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is")
+def test_functions_of_functions_and_graphs_go_torchs_way():
+    x = torch.randn(8, 5)
+    results = []
+    for layer in (Dropout(0.5), nn.Dropout(0.5)):
+        torch.manual_seed(2)
+        slope = torch.func.grad(lambda x, layer=layer: layer(x).sum())(x)
+        drawn = torch.vmap(layer, randomness="different")(x)
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)(x)
+        traced = torch.jit.trace(layer, x, check_trace=False)(x)
+        results.append(torch.cat([slope, drawn, compiled, traced]))
+    assert torch.equal(*results)
+    with FakeTensorMode() as mode:
+        assert Dropout(0.5)(mode.from_tensor(x)).shape == x.shape
+    assert torch.fx.symbolic_trace(nn.Sequential(Dropout(0.5)).eval())(x).equal(x)
+
+
+@pytest.mark.parametrize("p", [1.5, -0.1])
+def test_a_probability_set_later_is_checked_as_torch_does(p):
+    layer = Dropout(0.5)
+    layer.p = p
+    with pytest.raises(ValueError, match="probability"):
+        layer(torch.ones(3))
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])

@@ -47,6 +47,24 @@ def test_equals_the_network_run_once_for_each_sample(net, bytes_in, own_statisti
     assert torch.allclose(got, torch.stack(expected), atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_where_the_network_does(half):
+    torch.manual_seed(0)
+    net = MLP(20, [7, 6], 4, order="norm_relu").eval()
+    for layer in net.layers:
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            layer.running_mean.normal_(40)
+            layer.running_var.fill_(1e-3)
+    x, weights = torch.randn(33, 20), [torch.randn(3, *p.shape).sign() for p in net.parameters()]
+    with torch.no_grad(), torch.autocast("cpu", dtype=half, cache_enabled=False):
+        got = sample_logits(net, x, weights)
+        for c in range(3):
+            for p, w in zip(net.parameters(), weights, strict=True):
+                p.data = w[c]
+            expected = net(x)
+            assert torch.allclose(got[c].float(), expected.float(), rtol=2e-2, atol=expected.abs().max().item() / 50)
+
+
 def test_byte_products_are_exact():
     raw = torch.randint(256, (5, 784), dtype=torch.uint8)
     weight = torch.randn(3, 6, 784).sign()
