@@ -3,8 +3,9 @@
 from typing import Any
 
 from avalanche.benchmarks.scenarios.online import OnlineCLExperience
+from avalanche.training.utils import _at_task_boundary
 
-__all__ = ["whole_experience"]
+__all__ = ["Parts", "whole_experience"]
 
 
 def whole_experience(experience: Any) -> Any:
@@ -14,3 +15,24 @@ def whole_experience(experience: Any) -> Any:
     """
     parted = isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries
     return experience.origin_experience if parted else experience
+
+
+class Parts:
+    """Tells a strategy, which is trained on one experience after the other, where tasks begin and end.
+
+    An experience that is no part in an online stream with task boundaries is a task of its own.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def begin(self, experience: Any) -> bool:
+        """Whether a task begins with this experience; to be called before each."""
+        first = bool(_at_task_boundary(experience, before=True))
+        self._count = 1 if first else self._count + 1
+        return first
+
+    def end(self, experience: Any) -> bool:
+        """Whether a task ends with this experience, the last that began."""
+        counted = getattr(experience, "sub_stream_length", None) == self._count  # is_last_subexp may miss it
+        return counted or bool(_at_task_boundary(experience, before=False))

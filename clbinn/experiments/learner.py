@@ -6,7 +6,16 @@ import torch
 
 from clbinn.experiments import avalanche_state
 
-__all__ = ["first_not_finite", "gather", "restore", "restore_before_task", "setting", "tensor_bytes", "unsaved"]
+__all__ = [
+    "first_not_finite",
+    "gather",
+    "on_device",
+    "restore",
+    "restore_before_task",
+    "setting",
+    "tensor_bytes",
+    "unsaved",
+]
 
 # what every Avalanche strategy holds: saved apart, made anew by each call of train(), or settings
 _TEMPLATE = {
@@ -64,10 +73,10 @@ def restore(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
         group.update(loaded)
     strategy.optimizer.param_groups[:] = groups  # schedules hold on to the groups themselves
     if state["strategy"] is not None:
-        strategy.load_state_dict(state["strategy"])
+        strategy.load_state_dict(on_device(state["strategy"], strategy.device))
     for plugin, value in _saved(plugins, state):
         if hasattr(plugin, "load_state_dict"):
-            plugin.load_state_dict(value)
+            plugin.load_state_dict(on_device(value, strategy.device))
         else:
             avalanche_state.load(plugin, value, strategy)
     vars(strategy.clock).update(state["clock"])
@@ -85,6 +94,15 @@ def restore_before_task(strategy: Any, plugins: list[Any], state: dict[str, Any]
 
 def _saved(plugins: list[Any], state: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
     return [(plugins[int(name.partition(":")[0])], value) for name, value in state["plugins"].items()]
+
+
+def on_device(value: Any, device: torch.device | str) -> Any:
+    """Nested dicts and lists with their tensors on a device; bytes, which are states of generators, stay on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value if value.dtype == torch.uint8 else value.to(device)
+    if isinstance(value, dict):
+        return {key: on_device(item, device) for key, item in value.items()}
+    return type(value)(on_device(item, device) for item in value) if isinstance(value, list | tuple) else value
 
 
 def first_not_finite(value: Any, place: str = "") -> str | None:

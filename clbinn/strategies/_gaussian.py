@@ -2,7 +2,8 @@
 
 The layers see S weight samples at once. They fold the samples into the batch: rows `s * n … (s + 1) * n - 1` of an
 activation belong to sample s, so that whatever stands between the layers (activations, dropout, heads chosen by task)
-works as it is. In a plain chain of layers the first one gets the n rows of the mini-batch and does not copy them.
+works as it is. In a plain chain of layers the first one gets the n rows of the mini-batch and does not copy them. Where
+heads are chosen by task, each gets its task's rows, as many for every sample.
 """
 
 import math
@@ -35,25 +36,25 @@ class Draw:
 
     Attributes:
         samples: S; 0 takes the means, without noise.
-        rows: n, the samples in the mini-batch.
+        folded: Whether the next layer's inputs hold the samples already; after the first layer they do.
         local: Draw pre-activations instead of weights (local reparameterisation).
         generator: Source of the noise; None is torch's own.
     """
 
     samples: int = 0
-    rows: int = 0
+    folded: bool = False
     local: bool = False
     generator: Generator | None = field(default=None, repr=False)
 
     @contextmanager
-    def of(self, samples: int, rows: int, generator: Generator | None) -> Iterator[None]:
-        """Inside the block the network draws `samples` outputs for each of `rows` inputs."""
-        before = self.samples, self.rows, self.generator
-        self.samples, self.rows, self.generator = samples, rows, generator
+    def of(self, samples: int, generator: Generator | None, folded: bool = False) -> Iterator[None]:
+        """Inside the block the network draws `samples` outputs for each input, once."""
+        before = self.samples, self.folded, self.generator
+        self.samples, self.folded, self.generator = samples, folded, generator
         try:
             yield
         finally:
-            self.samples, self.rows, self.generator = before
+            self.samples, self.folded, self.generator = before
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
         """Standard normal noise of a shape, on the device and in the type of `like`."""
@@ -123,24 +124,25 @@ class GaussianLinear(nn.Linear):
             return F.linear(x, self.weight, self.bias)
         if torch.is_grad_enabled():
             self.learned.fill_(True)  # without a look first, which a GPU would wait for
-        return self._local(x) if self.draw.local else self._sampled(x)
+        folded, self.draw.folded = self.draw.folded, True
+        return (self._local if self.draw.local else self._sampled)(x, folded)
 
-    def _sampled(self, x: Tensor) -> Tensor:
+    def _sampled(self, x: Tensor, folded: bool) -> Tensor:
         """One weight matrix a sample, shared by its rows."""
-        samples, rows, inner = self.draw.samples, self.draw.rows, x.shape[1:-1]
+        samples, inner = self.draw.samples, x.shape[1:-1]
         noise = self.draw.normal(samples, *self.weight.shape, like=x)
         weight = torch.addcmul(self.weight, torch.exp(self.weight_log_variance / 2), noise)
-        if len(x) == rows:  # all samples share the input: one wide product is faster than S of them
+        if folded:
+            out = torch.bmm(x.reshape(samples, -1, self.in_features), weight.transpose(1, 2))
+        else:  # all samples share the input: one wide product is faster than S of them
             wide = x.reshape(-1, self.in_features) @ weight.view(-1, self.in_features).t()
             out = wide.view(-1, samples, self.out_features).transpose(0, 1)
-        else:
-            out = torch.bmm(x.reshape(samples, -1, self.in_features), weight.transpose(1, 2))
         if self.bias is not None:
             noise = self.draw.normal(samples, 1, self.out_features, like=x)
             out = out + torch.addcmul(self.bias, torch.exp(self.bias_log_variance / 2), noise)
-        return out.reshape(samples * rows, *inner, self.out_features)
+        return out.reshape(-1, *inner, self.out_features)
 
-    def _local(self, x: Tensor) -> Tensor:
+    def _local(self, x: Tensor, folded: bool) -> Tensor:
         """A pre-activation is N(m·x, v·x²), drawn anew for each row and sample."""
         mean = F.linear(x, self.weight, self.bias)
         variance = F.linear(
@@ -149,9 +151,7 @@ class GaussianLinear(nn.Linear):
             None if self.bias is None else torch.exp(self.bias_log_variance),
         )
         shape = *x.shape[1:-1], self.out_features
-        noise = self.draw.normal(self.draw.samples, self.draw.rows, *shape, like=x)
-        if len(x) != self.draw.rows:
-            noise = noise.view(len(x), *shape)
+        noise = self.draw.normal(*(() if folded else (self.draw.samples,)), len(x), *shape, like=x)
         # The square root has no slope at 0, where an input of zeros leads in a layer without bias.
         return torch.addcmul(mean, torch.sqrt(variance + 1e-12), noise).reshape(-1, *shape)
 
@@ -164,12 +164,14 @@ def make_gaussian(model: nn.Module, draw: Draw, log_variance: float, prior_varia
     """
     if isinstance(model, GaussianLinear):
         return model
-    if isinstance(model, nn.Linear) and type(model) in (nn.Linear, MeanFieldLinear):  # others may do something else
+    own = {name for name, _ in model.named_parameters(recurse=False)}
+    plain = type(model) in (nn.Linear, MeanFieldLinear) and own <= {"weight", "bias"}  # others may do something else
+    if isinstance(model, nn.Linear) and plain:
         return GaussianLinear(model, draw, log_variance, prior_variance)
-    if next(model.parameters(recurse=False), None) is not None:
+    if own:
         raise UserError(
-            f"VCL keeps a posterior for linear layers, and {type(model).__name__} has parameters too: "
-            "use a network of linear layers, without learned normalisation (norm: none)."
+            f"VCL keeps a posterior for weight and bias of linear layers; {type(model).__name__} has parameters too "
+            f"({', '.join(sorted(own))}): use a network of linear layers, without learned normalisation (norm: none)."
         )
     for name, child in model.named_children():
         setattr(model, name, make_gaussian(child, draw, log_variance, prior_variance))

@@ -11,11 +11,10 @@ from typing import Any, Literal, get_args
 import torch
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
-from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 from clbinn import optim
-from clbinn.benchmarks.online import whole_experience
+from clbinn.benchmarks.online import Parts, whole_experience
 from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.errors import RunError
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
@@ -98,7 +97,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._known: set[str] = set()
         self._learned: set[str] = set()
         self._epochs = 1
-        self._parts = 0
+        self._parts = Parts()
         self._real_state: dict[str, Any] | None = None
         self._task_statistics: dict[int, BatchNormStatistics] = {}
         self._running: BatchNormStatistics | None = None
@@ -127,8 +126,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         optimizer = _binary_optimizer(strategy)
         self.claim(strategy)
         optimizer.discard()  # what an exception may have left
-        self._parts += 1
-        if not _at_task_boundary(strategy.experience, before=True):
+        if not self._parts.begin(strategy.experience):
             return
         if self.carry_prior and self.tasks_trained and isinstance(optimizer, optim.BayesBiNN):
             optimizer.carry_prior([p for name, p in self._binary.items() if name in self._learned])
@@ -137,7 +135,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
             data = strategy.adapted_dataset if whole is strategy.experience else whole.dataset
             for group in optimizer.param_groups:
                 group["num_data"] = len(data)
-        self._epochs, self._parts = strategy.train_epochs, 1
+        self._epochs = strategy.train_epochs
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """The learning rate of this epoch: the cosine starts anew with each task."""
@@ -189,8 +187,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Count the task, and gather its statistics for `batch_norm="task"`."""
-        ends = getattr(strategy.experience, "sub_stream_length", None) == self._parts  # is_last_subexp may miss it
-        if not ends and not _at_task_boundary(strategy.experience, before=False):
+        if not self._parts.end(strategy.experience):
             return
         self.tasks_trained += 1
         if self.batch_norm == "task":

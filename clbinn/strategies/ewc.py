@@ -12,6 +12,7 @@ import torch
 from avalanche.core import BasePlugin, SupervisedPlugin
 from torch import Tensor
 
+from clbinn.benchmarks.online import Parts, whole_experience
 from clbinn.errors import UserError
 from clbinn.strategies._data import reader
 from clbinn.strategies._quadratic import QuadraticPenalty
@@ -55,6 +56,11 @@ class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.strength, self.decay, self.fisher_samples = strength, decay, fisher_samples
         self.batch_size, self.seed = batch_size, seed
         self.penalty = QuadraticPenalty()
+        self._parts = Parts()
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Count the parts of a task in an online stream."""
+        self._parts.begin(strategy.experience)
 
     def before_update(self, strategy: Any, **_: Any) -> None:
         """Add the penalty's gradient, λ F (θ - θ*), to that of the loss."""
@@ -62,6 +68,8 @@ class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Measure the importances on the task just learned and anchor the network."""
+        if not self._parts.end(strategy.experience):
+            return
         fisher = self.importances(strategy)
         if self.decay is not None:
             self.penalty.move(strategy.model, self.decay)
@@ -74,7 +82,7 @@ class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]
         model.eval()
         total: dict[str, Tensor] = {}
         count = 0
-        data = strategy.experience.dataset.eval()
+        data = whole_experience(strategy.experience).dataset.eval()
         order = torch.arange(len(data))
         if self.fisher_samples is not None:
             order = torch.randperm(len(data), generator=seeded("cpu", self.seed))[: self.fisher_samples]

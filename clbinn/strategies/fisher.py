@@ -50,22 +50,23 @@ def _of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
         None if a weight has any other part in the outputs than one product with each sample.
     """
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    if any(type(m) is not nn.Linear for m in owners):
+    if any(type(m) is not nn.Linear or len(_parameters(m) - {"weight", "bias"}) for m in owners):
         return None
     calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     again: list[nn.Module] = []
 
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
+        (x,) = (*inputs, *named.values())
         if output.dim() != 2 or len(output) > len(y) or layer in calls:
             again.append(layer)
         fixed = {name: p.detach() for name, p in layer.named_parameters()}
-        own = F.linear(inputs[0], **fixed)  # what still leads to a weight goes around its layer
-        calls[layer] = inputs[0].detach(), own if own.requires_grad else own.requires_grad_()
+        own = F.linear(x, **fixed)  # what still leads to a weight goes around its layer
+        calls[layer] = x.detach(), own if own.requires_grad else own.requires_grad_()
         return own.clone()  # an activation in place must not change what was kept
 
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    handles = [layer.register_forward_hook(keep) for layer in layers.values()]
+    handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers.values()]
     try:
         with torch.enable_grad():
             loss = F.cross_entropy(avalanche_forward(model, x, task), y, reduction="sum")
@@ -90,6 +91,11 @@ def _of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
         else:
             squares[name] = delta[layer].square().t() @ calls[layer][0].square()
     return squares
+
+
+def _parameters(module: nn.Module) -> set[str]:
+    """Names of a module's own parameters: others than its kind has where a weight is made of them (weight norm)."""
+    return {name for name, _ in module.named_parameters(recurse=False)}
 
 
 def _vectorised(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | None) -> Squares:

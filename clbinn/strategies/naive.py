@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 
 from clbinn.benchmarks import FastLoadingPlugin
+from clbinn.benchmarks.online import Parts
 from clbinn.errors import UserError
 from clbinn.strategies._loop import LeanEpoch
 
@@ -66,6 +67,7 @@ class Naive(LeanEpoch, SupervisedTemplate):  # type: ignore[misc]
             plugins.insert(0, FastLoadingPlugin(seed))
         self.own_optimizer = optimizer is None
         self.seed = seed
+        self._parts = Parts()
         super().__init__(
             model=model,
             optimizer=Adam(model.parameters(), lr=lr or 1e-3, fused=True) if optimizer is None else optimizer,
@@ -80,7 +82,16 @@ class Naive(LeanEpoch, SupervisedTemplate):  # type: ignore[misc]
             **template,
         )
 
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        self._parts.begin(self.experience)
+        super()._before_training_exp(**kwargs)
+
     def _after_training_exp(self, **kwargs: Any) -> None:
         super()._after_training_exp(**kwargs)
+        if self._parts.end(self.experience):
+            self._after_task()
+
+    def _after_task(self) -> None:
+        """After the last part of a task, or the whole."""
         if self.own_optimizer:
             self.optimizer.state.clear()

@@ -12,6 +12,7 @@ import torch
 from avalanche.core import BasePlugin, SupervisedPlugin
 from torch import Tensor
 
+from clbinn.benchmarks.online import Parts
 from clbinn.errors import UserError
 from clbinn.strategies._quadratic import QuadraticPenalty
 from clbinn.strategies.naive import Naive
@@ -46,10 +47,12 @@ class SIPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.start: dict[str, Tensor] = {}
         self.path: dict[str, Tensor] = {}
         self._step: dict[str, tuple[Tensor, Tensor]] = {}
+        self._parts = Parts()
 
     @torch.no_grad()
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Note where each weight starts; in a task that goes on after a break that is noted already."""
+        """Note where each weight starts; in a task that goes on, after a break or with its next part, it is known."""
+        self._parts.begin(strategy.experience)
         for name, p in strategy.model.named_parameters():
             if name not in self.start or self.start[name].shape != p.shape:
                 self.start[name], self.path[name] = p.clone(), torch.zeros_like(p)
@@ -73,6 +76,8 @@ class SIPlugin(SupervisedPlugin):  # type: ignore[misc]
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
         """Turn paths into importances, anchor the network, and begin anew."""
+        if not self._parts.end(strategy.experience):
+            return
         importance = {
             name: path_importance(self.path[name], p - self.start[name], self.damping)
             for name, p in strategy.model.named_parameters()

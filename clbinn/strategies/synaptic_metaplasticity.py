@@ -149,8 +149,8 @@ class SynapticMetaplasticity(Naive):
         plugin.adopt(self)
         self.plugin = plugin
 
-    def _after_training_exp(self, **kwargs: Any) -> None:
-        super()._after_training_exp(**kwargs)
+    def _after_task(self) -> None:
+        super()._after_task()
         self.optimizer.restart()
         if self.plugin.real_optimizer is not None:
             self.plugin.real_optimizer.state.clear()

@@ -17,6 +17,7 @@ from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from torch import Generator, Tensor, nn
 from torch.optim import Adam
 
+from clbinn.benchmarks.online import whole_experience
 from clbinn.errors import UserError
 from clbinn.strategies._data import Samples, reader
 from clbinn.strategies._gaussian import Draw, gaussian_layers, is_chain, learned_layers, make_gaussian, put_values
@@ -77,7 +78,12 @@ class VCL(Naive):
         device: str | torch.device = "cpu",
         **strategy: Any,
     ) -> None:
-        _check(num_samples, mc_samples, prior_variance, coreset_size, coreset)
+        counts = {"num_samples": num_samples, "mc_samples": mc_samples, "init_epochs": init_epochs}
+        _check(counts | {"coreset_size": coreset_size, "coreset_epochs": coreset_epochs}, coreset)
+        if not 0 < prior_variance < math.inf:
+            raise UserError(f"VCL: prior_variance must be greater than 0 and finite, not {prior_variance}.")
+        if not math.isfinite(init_log_variance):
+            raise UserError(f"VCL: init_log_variance must be finite, not {init_log_variance}.")
         if shares_weights(model):
             raise UserError("VCL keeps a posterior for each layer, and two layers of this network share a weight.")
         self.draw = Draw(local=local_reparameterisation)
@@ -89,7 +95,7 @@ class VCL(Naive):
         self.coresets: dict[int, dict[str, Tensor]] = {}
         self.generator = seeded(self.device, seed, 0)
         self._started = False
-        self._tuned: tuple[int, dict[str, Tensor]] | None = None
+        self._tuned: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None  # from which values, and to which
         self._logits: Tensor | None = None
 
     # --- the loss ---------------------------------------------------------------------------------------------------
@@ -112,7 +118,9 @@ class VCL(Naive):
         if not self.is_training or self._logits is None:
             loss: Tensor = super().criterion()
             return loss
-        return self._variational_loss(self._logits, self.mb_y, len(self.adapted_dataset))
+        whole = whole_experience(self.experience)
+        data = self.adapted_dataset if whole is self.experience else whole.dataset
+        return self._variational_loss(self._logits, self.mb_y, len(data))
 
     def kl(self) -> Tensor:
         """KL(q ‖ prior) in nats, of all layers that were learned so far."""
@@ -123,10 +131,10 @@ class VCL(Naive):
         return loss + self.kl() / num_data
 
     def _sampled_logits(self, x: Tensor, task: Tensor | None, samples: int, generator: Generator) -> Tensor:
-        rows = len(x)
-        if not is_chain(self.model):  # the inputs may be used again, beside what the first layer made of them
+        rows, folded = len(x), not is_chain(self.model)
+        if folded:  # the inputs may be used again, beside what the first layer made of them
             x, task = x.repeat(samples, *[1] * (x.ndim - 1)), None if task is None else task.repeat(samples)
-        with self.draw.of(samples, rows, generator):
+        with self.draw.of(samples, generator, folded):
             logits: Tensor = avalanche_forward(self.model, x, task)
         return logits.view(samples, rows, -1)
 
@@ -162,8 +170,8 @@ class VCL(Naive):
             self._started = True
         super().training_epoch(**kwargs)
 
-    def _after_training_exp(self, **kwargs: Any) -> None:
-        super()._after_training_exp(**kwargs)
+    def _after_task(self) -> None:
+        super()._after_task()
         for layer in learned_layers(self.model):
             layer.carry_prior()
 
@@ -175,6 +183,7 @@ class VCL(Naive):
         """Maximum likelihood on the first task, without noise."""
         means = [mean for layer in gaussian_layers(self.model).values() for _, mean in layer.means()]
         optimizer = Adam(means, lr=self.optimizer.param_groups[0]["lr"])
+        epoch = getattr(self.dataloader, "epoch", None)
         for _ in range(self.init_epochs):
             for batch in self.dataloader:
                 self.mbatch = batch
@@ -182,11 +191,15 @@ class VCL(Naive):
                 optimizer.zero_grad()
                 self._criterion(avalanche_forward(self.model, self.mb_x, self._task_labels()), self.mb_y).backward()
                 optimizer.step()
+        if epoch is not None:  # a run that goes on inside the first epoch looks for its order
+            self.dataloader.epoch = epoch
 
     # --- coresets ---------------------------------------------------------------------------------------------------
 
     def _set_coreset_aside(self) -> None:
         data, task = self.adapted_dataset, self.experience.current_experience
+        if whole_experience(self.experience) is not self.experience:
+            raise UserError("VCL: coresets are chosen from whole tasks, and this stream gives them part by part.")
         if self.coreset_size >= len(data):
             raise UserError(
                 f"VCL: a coreset of {self.coreset_size} leaves nothing of task {task + 1} with its {len(data)} samples."
@@ -196,6 +209,7 @@ class VCL(Naive):
             chosen = k_centre(read(torch.arange(len(data)))[0], self.coreset_size)
         else:
             chosen = random_choice(len(data), self.coreset_size, seeded("cpu", self.seed, 3, task))
+        self._tuned = None
         self.coresets[task] = dict(zip(("x", "y", "task"), read(chosen), strict=True))
         rest = torch.ones(len(data), dtype=torch.bool)
         rest[chosen] = False
@@ -211,11 +225,10 @@ class VCL(Naive):
     def _tuned_copy(self) -> Iterator[None]:
         """The network holds the posterior trained on the coresets inside the block, its own again after it."""
         own = copy.deepcopy(self.model.state_dict())
-        steps = self.clock.train_iterations
         try:
-            if self._tuned is None or self._tuned[0] != steps:
+            if self._tuned is None or not _equal(self._tuned[0], own):
                 self._tune()
-                self._tuned = steps, copy.deepcopy(self.model.state_dict())
+                self._tuned = own, copy.deepcopy(self.model.state_dict())
             put_values(self.model, self._tuned[1])
             yield
         finally:
@@ -268,13 +281,15 @@ def _portions(samples: int) -> list[int]:
     return [min(SAMPLES_AT_ONCE, samples - done) for done in range(0, samples, SAMPLES_AT_ONCE)]
 
 
-def _check(num_samples: int, mc_samples: int, prior_variance: float, coreset_size: int, coreset: str) -> None:
-    for name, value, low in (("num_samples", num_samples, 1), ("mc_samples", mc_samples, 1)):
-        if value < low:
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two states hold the same numbers."""
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def _check(counts: dict[str, int | None], coreset: str) -> None:
+    for name, value in counts.items():
+        low = 1 if name.endswith("samples") else 0
+        if value is not None and value < low:
             raise UserError(f"VCL: {name} must be at least {low}, not {value}.")
-    if not prior_variance > 0:
-        raise UserError(f"VCL: prior_variance must be greater than 0, not {prior_variance}.")
-    if coreset_size < 0:
-        raise UserError(f"VCL: coreset_size must be at least 0, not {coreset_size}.")
     if coreset not in ("random", "k_centre"):
         raise UserError(f"VCL: coreset must be random or k_centre, not {coreset}.")

@@ -91,25 +91,42 @@ def test_signals(kit, tmp_path, monkeypatch, number, status, moment):
     assert kit.same(kit.outcome(again), kit.outcome(alone))
 
 
-def stop_in_task_two(kit, monkeypatch, strategy, out, stream):
-    """Run until some steps into the second task's second epoch."""
+def stop(kit, monkeypatch, strategy, out, stream, task=2, epoch=1):
+    """Run until some steps into an epoch of a task, by default the second ones."""
     monkeypatch.setattr(watch, "TICK", -1)
+    seen = []
 
     def progress(event):
-        if event["event"] == "progress" and event["task"] == 2 and event["epoch"] == 1:
+        if event["event"] == "progress" and (event["task"], event["epoch"]) == (task, epoch):
+            seen.append(event)
+        if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
         run(stream, strategy, 0, out, progress=progress)
 
 
+def small_settings(name, batch_size):
+    small = ["train.epochs=2", f"train.batch_size={batch_size}", "model.hidden=[20]"]
+    return [*small, "options.coreset_epochs=2"] if name.startswith("vcl_coreset") else small
+
+
+@pytest.mark.parametrize("name", ["bayesbinn", "ewc", "si", "vcl", "vcl_coreset", "vcl_local"])
+def test_the_very_first_epoch_goes_on_exactly(kit, tmp_path, monkeypatch, name):
+    strategy, stream = load_strategy(name, small_settings(name, batch_size=20)), kit.stream()
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    stop(kit, monkeypatch, strategy, tmp_path / "stopped", stream, task=1, epoch=0)
+    told = []
+    again = run(stream, strategy, 0, tmp_path / "stopped", progress=told.append)
+    assert any("going on after task 1" in event.get("text", "") for event in told), told
+    assert kit.same(kit.outcome(again), kit.outcome(alone))
+
+
 @pytest.mark.parametrize("name", [n for n in catalogue("strategies") if load_strategy(n).model.kind == "mlp"])
 def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name):
-    small = ["train.epochs=2", "train.batch_size=50", "model.hidden=[20]"]
-    small += ["options.coreset_epochs=2"] if name.startswith("vcl_coreset") else []
-    strategy, stream = load_strategy(name, small), kit.stream()
+    strategy, stream = load_strategy(name, small_settings(name, batch_size=50)), kit.stream()
     alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "stopped", stream)
+    stop(kit, monkeypatch, strategy, tmp_path / "stopped", stream)
     told = []
     again = run(stream, strategy, 0, tmp_path / "stopped", progress=told.append)
     assert json.loads((alone / "summary.json").read_text())["resume"] == "exact"
@@ -121,7 +138,7 @@ def test_every_shipped_strategy_goes_on_exactly(kit, tmp_path, monkeypatch, name
 def test_damaged_checkpoint_is_named_and_the_one_before_used(kit, tmp_path, monkeypatch):
     strategy, stream = kit.strategy("bayesbinn"), kit.stream()
     alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path / "damaged", stream)
+    stop(kit, monkeypatch, strategy, tmp_path / "damaged", stream)
     path = run_path(tmp_path / "damaged", stream, strategy, 0)
     newest = path / checkpoint.CURRENT
     content = bytearray(newest.read_bytes())
@@ -138,7 +155,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(kit, tmp_path, monk
 
 def test_a_checkpoint_of_another_version_is_named_and_kept(kit, tmp_path, monkeypatch):
     strategy, stream = kit.strategy("bayesbinn"), kit.stream()
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
+    stop(kit, monkeypatch, strategy, tmp_path, stream)
     path = run_path(tmp_path, stream, strategy, 0)
     state = checkpoint.load(path / checkpoint.CURRENT)
     state["learner"]["optimizer"]["noise"]["cpu"] = torch.zeros(4, dtype=torch.int64)
@@ -150,7 +167,7 @@ def test_a_checkpoint_of_another_version_is_named_and_kept(kit, tmp_path, monkey
 
 def test_lost_events_begin_again(kit, tmp_path, monkeypatch):
     strategy, stream = kit.strategy("bayesbinn"), kit.stream()
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
+    stop(kit, monkeypatch, strategy, tmp_path, stream)
     path = run_path(tmp_path, stream, strategy, 0)
     (path / "events.jsonl").write_text("")
     told = []
@@ -171,7 +188,7 @@ def test_lost_events_begin_again(kit, tmp_path, monkeypatch):
 def test_damaged_events_begin_again(kit, tmp_path, monkeypatch, damage, message):
     strategy, stream = kit.strategy("bayesbinn"), kit.stream()
     alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
-    stop_in_task_two(kit, monkeypatch, strategy, tmp_path, stream)
+    stop(kit, monkeypatch, strategy, tmp_path, stream)
     path = run_path(tmp_path, stream, strategy, 0)
     text = (path / "events.jsonl").read_text()
     (path / "events.jsonl").write_bytes(damage(text).encode("latin-1").ljust(len(text)))

@@ -121,7 +121,7 @@ def test_in_place_is_in_place():
     assert 0 < (x == 0).sum() < 50
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
 def test_functions_of_functions_and_graphs_go_torchs_way():
     x = torch.randn(8, 5)
     results = []

@@ -2,6 +2,7 @@ import pytest
 import torch
 from avalanche.models import MultiTaskModule
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from clbinn.strategies.fisher import fisher_diagonal
 
@@ -79,6 +80,21 @@ class Looking(nn.Module):
         return self.out(out if out.abs().max().item() > 0.1 else -out)
 
 
+class Named(nn.Module):
+    """Layers that are given their input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.out = nn.Linear(8, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.out(input=self.body(input=x.flatten(1)).relu())
+
+
+def made_weights(wrap):
+    return nn.Sequential(nn.Flatten(), wrap(nn.Linear(8, 5)), nn.ReLU(), nn.Linear(5, 3))
+
+
 NETWORKS = {
     "linear layers": lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)),
     "no bias": lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 5, bias=False), nn.Tanh(), nn.Linear(5, 3)),
@@ -94,6 +110,9 @@ NETWORKS = {
     "tied": Tied,
     "cosine": Cosine,
     "looking": Looking,
+    "by name": Named,
+    "weight norm": lambda: made_weights(parametrizations.weight_norm),
+    "pruned": lambda: made_weights(lambda layer: prune.random_unstructured(layer, "weight", 0.5)),
 }
 
 

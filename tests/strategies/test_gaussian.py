@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn.utils import prune
 
 from clbinn.errors import UserError
 from clbinn.strategies._gaussian import Draw, GaussianLinear, gaussian_kl, gaussian_layers, make_gaussian, put_values
@@ -47,7 +48,7 @@ def test_without_samples_the_layer_is_that_of_the_means():
 def test_outputs_have_the_moments_of_the_weights(local):
     one = layer(local)
     x = torch.randn(4, 5, dtype=torch.float64)
-    with one.draw.of(40_000, 4, torch.Generator().manual_seed(0)):
+    with one.draw.of(40_000, torch.Generator().manual_seed(0)):
         out = one(x).view(40_000, 4, 3)
     torch.testing.assert_close(out.mean(0), nn.functional.linear(x, one.weight, one.bias), atol=0.02, rtol=0)
     variance = 0.04 * (x.square().sum(1, keepdim=True) + 1)
@@ -58,7 +59,7 @@ def test_weight_samples_are_shared_by_the_rows_and_local_noise_is_not():
     x = torch.ones(2, 5, dtype=torch.float64)
     for local in (False, True):
         one = layer(local)
-        with one.draw.of(3, 2, torch.Generator().manual_seed(0)):
+        with one.draw.of(3, torch.Generator().manual_seed(0)):
             out = one(x).view(3, 2, 3)
         assert torch.allclose(out[:, 0], out[:, 1]) is not local
 
@@ -70,8 +71,8 @@ def test_rows_given_once_are_as_rows_given_for_each_sample(local, bias, shape):
     one = layer(local, bias)
     x = torch.randn(shape, dtype=torch.float64)
     outs = []
-    for given in (x, torch.cat([x] * 3)):
-        with one.draw.of(3, 4, torch.Generator().manual_seed(0)):
+    for given, folded in ((x, False), (torch.cat([x] * 3), True)):
+        with one.draw.of(3, torch.Generator().manual_seed(0), folded):
             outs.append(one(given))
     torch.testing.assert_close(*outs)
 
@@ -81,7 +82,7 @@ def test_positions_of_a_sample_share_its_weights():
     x = torch.randn(4, 2, 5, dtype=torch.float64)
     outs = []
     for given in (x, x[:, 0], x[:, 1]):
-        with one.draw.of(3, 4, torch.Generator().manual_seed(0)):
+        with one.draw.of(3, torch.Generator().manual_seed(0)):
             outs.append(one(given))
     torch.testing.assert_close(outs[0], torch.stack(outs[1:], 1))
 
@@ -89,7 +90,7 @@ def test_positions_of_a_sample_share_its_weights():
 def test_gradients_are_those_of_a_loop_over_samples():
     one = layer()
     x = torch.randn(4, 5, dtype=torch.float64)
-    with one.draw.of(3, 4, torch.Generator().manual_seed(0)):
+    with one.draw.of(3, torch.Generator().manual_seed(0)):
         one(x).square().sum().backward()
     got = {name: p.grad.clone() for name, p in one.named_parameters()}
     one.zero_grad()
@@ -107,9 +108,9 @@ def test_gradients_are_those_of_a_loop_over_samples():
 
 def test_the_draw_is_over_after_the_block_also_after_an_error():
     draw = Draw()
-    with pytest.raises(ZeroDivisionError), draw.of(3, 4, None):
+    with pytest.raises(ZeroDivisionError), draw.of(3, None, True):
         raise ZeroDivisionError
-    assert (draw.samples, draw.rows) == (0, 0)
+    assert (draw.samples, draw.folded) == (0, False)
 
 
 def test_a_network_keeps_its_weights_as_means():
@@ -123,6 +124,14 @@ def test_a_network_keeps_its_weights_as_means():
 def test_learned_normalisation_is_refused():
     with pytest.raises(UserError, match="BatchNorm1d has parameters too"):
         make_gaussian(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), Draw(), -6.0, 1.0)
+
+
+def test_a_weight_that_is_made_of_others_is_refused():
+    with pytest.raises(UserError, match="ParametrizedLinear has parameters too"):
+        make_gaussian(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))), Draw(), -6.0, 1.0)
+    pruned = prune.random_unstructured(nn.Linear(4, 3), "weight", 0.5)
+    with pytest.raises(UserError, match=r"Linear has parameters too \(bias, weight_orig\)"):
+        make_gaussian(pruned, Draw(), -6.0, 1.0)
 
 
 def test_values_go_into_the_leading_part():

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from avalanche.training.plugins.synaptic_intelligence import SynapticIntelligencePlugin
@@ -64,7 +66,7 @@ def test_the_paths_add_up_to_the_fall_of_the_loss(make_net):
 
     model, plugin = make_net().double(), SIPlugin(1.0)
     x, y = torch.randn(50, 12, dtype=torch.float64), torch.arange(50) % 3
-    strategy = type("Strategy", (), {"model": model})()
+    strategy = SimpleNamespace(model=model, experience=None)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     plugin.before_training_exp(strategy)
     first = nn.functional.cross_entropy(model(x), y)

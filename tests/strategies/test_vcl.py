@@ -3,12 +3,15 @@ import math
 
 import pytest
 import torch
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.models import MultiHeadClassifier, MultiTaskModule
-from avalanche.training.plugins import GDumbPlugin
+from avalanche.models.utils import avalanche_forward
+from avalanche.training.plugins import GDumbPlugin, ReplayPlugin
 
 from clbinn.errors import UserError
 from clbinn.nn import MLP
 from clbinn.strategies._gaussian import gaussian_layers
+from clbinn.strategies.multi_head import MultiHead
 from clbinn.strategies.vcl import VCL, log_mean_probability
 
 
@@ -233,6 +236,58 @@ def test_a_copy_of_the_network_takes_its_place(make_vcl, make_stream):
     assert all(layer.draw is strategy.draw for layer in gaussian_layers(strategy.model).values())
 
 
+def test_weights_that_were_put_in_are_tuned_anew(make_vcl, make_stream, evaluate):
+    strategy, stream = make_vcl(coreset_size=6, coreset_epochs=2), make_stream()
+    strategy.train(stream.train_stream[0])
+    learned, _ = evaluate(strategy, stream.test_stream[0])
+    zeros = {name: torch.zeros_like(value) for name, value in strategy.model.state_dict().items()}
+    strategy.model.load_state_dict(zeros)
+    assert not torch.equal(evaluate(strategy, stream.test_stream[0])[0], learned)
+
+
+def test_the_parts_of_an_experience_are_one_task(make_vcl, make_stream, listen):
+    strategy, stream, sizes = make_vcl(train_epochs=1), make_stream(2), []
+    loss = strategy._variational_loss
+    strategy._variational_loss = lambda logits, y, n: sizes.append(n) or loss(logits, y, n)
+    first = {name: layer.weight_prior_mean.clone() for name, layer in gaussian_layers(strategy.model).items()}
+    moved = []
+    for part in split_online_stream(stream.train_stream, 20, access_task_boundaries=True):
+        strategy.train(part)
+        layers = gaussian_layers(strategy.model).items()
+        moved.append(any(not torch.equal(layer.weight_prior_mean, first[name]) for name, layer in layers))
+        first = {name: layer.weight_prior_mean.clone() for name, layer in layers}
+    assert moved == [False, False, True] * 2
+    assert set(sizes) == {60}, "N is the task's, not the part's"
+
+
+def test_coresets_of_parts_are_refused(make_vcl, make_stream):
+    with pytest.raises(UserError, match="chosen from whole tasks"):
+        make_vcl(coreset_size=5).train(split_online_stream(make_stream().train_stream, 20, access_task_boundaries=True))
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_heads_learn_from_batches_of_several_tasks(local, make_stream):
+    stream = make_stream(2, labelled=True)
+    strategy = VCL(
+        model=MultiHead(MLP(12, [16], 3, norm="none")),
+        plugins=[ReplayPlugin(20)],
+        evaluator=None,
+        train_mb_size=10,
+        train_epochs=2,
+        num_samples=4,
+        mc_samples=4,
+        local_reparameterisation=local,
+    )
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    model = strategy.model.eval()
+    x, task = torch.randn(6, 12), torch.tensor([0, 1, 0, 0, 1, 1])
+    mixed = strategy._sampled_logits(x, task, 4000, torch.Generator().manual_seed(0)).mean(0)
+    for label in (0, 1):
+        means = avalanche_forward(model, x[task == label], task[task == label])
+        torch.testing.assert_close(mixed[task == label], means, atol=0.2, rtol=0.1)
+
+
 def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
     torch.manual_seed(0)
     strategy = make_vcl(model=Heads(), train_epochs=20, coreset_size=6, coreset_epochs=3)
@@ -250,6 +305,10 @@ def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
         ({"mc_samples": 0}, "mc_samples must be at least 1"),
         ({"prior_variance": 0.0}, "prior_variance must be greater than 0"),
         ({"coreset_size": -1}, "coreset_size must be at least 0"),
+        ({"coreset_epochs": -1}, "coreset_epochs must be at least 0"),
+        ({"init_epochs": -1}, "init_epochs must be at least 0"),
+        ({"prior_variance": math.inf}, "prior_variance must be greater than 0 and finite"),
+        ({"init_log_variance": math.nan}, "init_log_variance must be finite"),
         ({"coreset": "best"}, "coreset must be random or k_centre"),
         ({"lr": 0.0}, "lr must be greater than 0"),
     ],
