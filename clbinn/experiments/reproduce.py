@@ -148,9 +148,12 @@ def _run_paper(
 ) -> list[Path]:
     """The run folders of all rows; what could not be run is told in `notes`."""
     from clbinn.experiments import supervised, synthetic
+    from clbinn.experiments.summary import changes
 
     train = supervised.train if paper.trainer == "supervised" else synthetic.train
-    whole = {method.name: method.train.epochs for method in load_paper(papers()[paper.name]).methods}
+    shipped = load_paper(papers()[paper.name])
+    published = {method.name: method for method in shipped.methods}
+    of_data = changes(paper.benchmark, shipped.benchmark)
     paths: list[Path] = []
     for seed in range(paper.seeds) if seeds is None else seeds:
         for method in methods:
@@ -161,7 +164,7 @@ def _run_paper(
                     seed,
                     where.out,
                     report=where.report,
-                    shorter_than=whole[method.name],
+                    protocol=[*changes(method, published[method.name]), *of_data],
                     **where.machine,
                 )
             except DataError as error:

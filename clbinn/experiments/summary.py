@@ -1,5 +1,6 @@
 """summary.json: the numbers of a finished run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from clbinn.experiments.paper import Method
 from clbinn.experiments.supervised_build import Learner
 from clbinn.optim._binary import BinaryOptimizer
 from clbinn.recipe_settings import settings
-from clbinn.recipes import catalogue, load_strategy, recipe_hash
+from clbinn.recipes import catalogue, load_benchmark, load_strategy, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
-__all__ = ["differences", "summarise", "summarise_one_task"]
+__all__ = ["changes", "differences", "summarise", "summarise_one_task"]
 
 
 def summarise(
@@ -68,12 +69,12 @@ def summarise(
         "epochs": strategy.train.epochs,
         "device": device,
         "resume": "exact" if not unsaved else f"from the start ({', '.join(unsaved)})",
-        "protocol": differences(strategy),
+        "protocol": differences(strategy) + differences(benchmark),
     }
 
 
 def summarise_one_task(
-    benchmark: BenchmarkRecipe, method: Method, seed: int, trained: Learner, device: str, paper_epochs: int | None
+    benchmark: BenchmarkRecipe, method: Method, seed: int, trained: Learner, device: str, protocol: Sequence[str]
 ) -> dict[str, Any]:
     """The fields of summary.json that all runs of the paper's tables of one task share; their numbers come beside.
 
@@ -83,9 +84,8 @@ def summarise_one_task(
         seed: The run's seed.
         trained: Network and optimizer.
         device: Where it ran.
-        paper_epochs: Epochs of the published protocol, if it is to be compared with.
+        protocol: What is not as in the published table.
     """
-    epochs = method.train.epochs
     return {
         "benchmark": benchmark.name,
         "strategy": method.name,
@@ -95,25 +95,32 @@ def summarise_one_task(
         "parameters": sum(p.numel() for p in trained.network.parameters()),
         "weight_bits": 1 if isinstance(trained.optimizer, BinaryOptimizer) else 32,
         "num_tasks": 1,
-        "epochs": epochs,
+        "epochs": method.train.epochs,
         "device": device,
-        "protocol": [f"epochs {epochs} of {paper_epochs}"] if paper_epochs and epochs < paper_epochs else [],
+        "protocol": list(protocol),
     }
 
 
-def differences(recipe: StrategyRecipe) -> list[str]:
+def differences(recipe: StrategyRecipe | BenchmarkRecipe) -> list[str]:
     """How a recipe differs from the one of its name in the catalogue, e.g. `train.epochs 10 of 100`."""
+    of_strategy = isinstance(recipe, StrategyRecipe)
     try:
-        if recipe.name not in catalogue("strategies"):
+        if recipe.name not in catalogue("strategies" if of_strategy else "benchmarks"):
             return []
-        shipped = load_strategy(recipe.name)
+        shipped = load_strategy(recipe.name) if of_strategy else load_benchmark(recipe.name)
     except RecipeError:
         return []
-    ours, theirs = settings(recipe.model_dump()), settings(shipped.model_dump())
+    return changes(recipe, shipped)
+
+
+def changes(recipe: StrategyRecipe | BenchmarkRecipe, published: StrategyRecipe | BenchmarkRecipe) -> list[str]:
+    """Settings that differ, `KEY OURS instead of THEIRS`; those of a stream begin with `benchmark.`."""
+    ours, theirs = settings(recipe.model_dump()), settings(published.model_dump())
+    prefix = "" if isinstance(recipe, StrategyRecipe) else "benchmark."
     found = []
     for key in sorted(ours.keys() | theirs.keys()):
-        mine, shipped_value = ours.get(key), theirs.get(key)
-        if mine != shipped_value:
+        mine, other = ours.get(key), theirs.get(key)
+        if mine != other and not key.endswith("download"):
             between = "of" if key == "train.epochs" else "instead of"
-            found.append(f"{key} {mine} {between} {shipped_value}")
+            found.append(f"{prefix}{key} {mine} {between} {other}")
     return found

@@ -6,7 +6,7 @@ accuracy is that of the training passes themselves (with dropout and sampled wei
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def train(
     download: bool | None = None,
     device: str = "auto",
     report: Callable[[str], None] = lambda text: None,
-    shorter_than: int | None = None,
+    protocol: Sequence[str] = (),
 ) -> list[Path]:
     """Run one method with one seed, or go on where it was cut off, or do nothing if it was finished.
 
@@ -76,7 +76,7 @@ def train(
         download: Whether missing data may be downloaded; None as the recipe says.
         device: `auto`, `cpu`, `cuda`, …
         report: Gets a line of progress now and then.
-        shorter_than: Epochs of the published protocol, for the note in summary.json.
+        protocol: What is not as in the published table, for the note in summary.json.
 
     Returns:
         The run folders: one for `mc_samples`, one more for each of `also_mc_samples`.
@@ -105,7 +105,7 @@ def train(
         one = _Run(folders[0], method, data, learner, seed, device, report, interrupts)
         progress = one.go(state)
         for folder, variant in zip(folders, method.variants, strict=True):
-            _finish(folder, benchmark, variant, one, progress, seed, shorter_than)
+            _finish(folder, benchmark, variant, one, progress, seed, protocol)
     return paths
 
 
@@ -280,7 +280,7 @@ def _finish(
     one: _Run,
     progress: Progress,
     seed: int,
-    paper_epochs: int | None,
+    protocol: Sequence[str],
 ) -> None:
     """The best epoch's numbers on disk."""
     scores = one.scores(method.mc_samples)
@@ -306,5 +306,5 @@ def _finish(
         "seconds_eval": round(progress.seconds_eval, 3),
         "batch_norm": "running",
     }
-    shared = summarise_one_task(benchmark, method, seed, one.learner, one.device, paper_epochs)
+    shared = summarise_one_task(benchmark, method, seed, one.learner, one.device, protocol)
     folder.write_json("summary.json", shared | numbers)

@@ -1,7 +1,7 @@
 """Runs on the synthetic problems (Tables 3 and 4): full batches, a figure's worth of predictions, a test number."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def train(
     download: bool | None = None,
     device: str = "auto",
     report: Callable[[str], None] = lambda text: None,
-    shorter_than: int | None = None,
+    protocol: Sequence[str] = (),
 ) -> list[Path]:
     """Run one method with one seed, or do nothing if it was finished; arguments as in `supervised.train`.
 
@@ -87,7 +87,7 @@ def train(
             tested = _learn(folders[0], method, points, x, y, seed, device, report, shown=False)
         seconds = time.monotonic() - started
         for folder, variant in zip(folders, method.variants, strict=True):
-            _finish(folder, benchmark, variant, points, learner, tested, seed, device, seconds, shorter_than)
+            _finish(folder, benchmark, variant, points, learner, tested, seed, device, seconds, protocol)
     return paths
 
 
@@ -164,7 +164,7 @@ def _finish(
     seed: int,
     device: str,
     seconds: float,
-    paper_epochs: int | None,
+    protocol: Sequence[str],
 ) -> None:
     draw = derive_seed(seed, "evaluation")
     train_x, test_x = points.train_x.to(device), points.test_x.to(device)
@@ -186,7 +186,7 @@ def _finish(
     numbers = _numbers(points, on_train, on_test)
     if "test_accuracy" in numbers:
         folder.start_matrix(1, np.array([[np.nan], [numbers["test_accuracy"]]]))
-    shared = summarise_one_task(benchmark, method, seed, learner, device, paper_epochs)
+    shared = summarise_one_task(benchmark, method, seed, learner, device, protocol)
     folder.write_json("summary.json", shared | numbers | {"data": points.name, "seconds_train": round(seconds, 3)})
 
 

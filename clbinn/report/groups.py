@@ -93,8 +93,9 @@ class Group:
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
-        """The runs that count."""
-        return tuple(run for run in self.runs if run.status == "finished")
+        """The runs that count: of a seed that was run or copied twice the first."""
+        by_seed = {run.seed: run for run in reversed(self.runs) if run.status == "finished"}
+        return tuple(reversed(by_seed.values()))
 
     def stat(self, key: str) -> Stat:
         """Mean and spread over the finished runs of a number of summary.json."""
@@ -160,7 +161,8 @@ class Stream:
         for run in self.runs:
             if run.matrix is not None:
                 return int(run.matrix.shape[1])
-        return 0
+        told = [run.number("num_tasks") for run in self.runs]
+        return int(next((number for number in told if number > 0), 0))
 
     @property
     def seeds(self) -> list[int]:

@@ -1,6 +1,8 @@
 """Figures of the appendix: accuracies over epochs, decision regions, regression curves, weight probabilities."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -226,7 +228,7 @@ def _arrays(run: Run) -> dict[str, Array] | None:
     try:
         with np.load(run.path / "prediction.npz", allow_pickle=False) as file:
             return {name: file[name] for name in ("grid", "outputs", "train_x", "train_y")}
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
 
@@ -234,7 +236,7 @@ def _counts(run: Run) -> Array | None:
     try:
         data: Any = json.loads((run.path / "weights.json").read_text(encoding="utf-8"))
         return np.array(data["probability_counts"], float)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -20,6 +20,7 @@ Matrix = NDArray[np.float64]
 Status = Literal["finished", "incomplete", "failed", "damaged"]
 
 _TAIL = 65_536  # bytes of events.jsonl that are enough to see the last event
+_MOST_TASKS = 10_000  # a matrix of as many takes 800 MB
 _MARKS = ("recipe.yaml", "events.jsonl", "summary.json")
 
 
@@ -51,7 +52,10 @@ class Run:
     @cached_property
     def stream(self) -> str:
         """The benchmark's recipe as canonical text: runs are compared only where it is the same."""
-        return json.dumps(self.recipe.get("benchmark", self.benchmark), sort_keys=True, default=str)
+        benchmark = self.recipe.get("benchmark", self.benchmark)
+        if isinstance(benchmark, Mapping):
+            benchmark = {key: value for key, value in benchmark.items() if key != "title"}
+        return json.dumps(benchmark, sort_keys=True, default=str)
 
     def number(self, key: str) -> float:
         """A number of summary.json; NaN when it is missing, not a number, or infinite."""
@@ -100,6 +104,9 @@ def read_run(path: Path) -> Run:
     summary = _mapping(_text(path / "summary.json", faults), path / "summary.json", faults)
     environment = _mapping(_text(path / "environment.json", faults), path / "environment.json", faults)
     matrix = _matrix_of(path, faults)
+    own = path.name.removeprefix("seed-")
+    if own != path.name and own.isdecimal() and isinstance(summary.get("seed"), int) and summary["seed"] != int(own):
+        faults.append(f"summary.json is of seed {summary['seed']}")
     status, note = _status(path, summary, matrix, faults)
     name, _, digest = path.parent.name.rpartition("-")
     return Run(
@@ -177,8 +184,8 @@ def read_matrix(path: Path) -> Matrix:
     """
     header, _, body = path.read_text(encoding="utf-8").partition("\n")
     tasks = header.count(",")
-    if not header.startswith("trained_task,") or not tasks:
-        raise ValueError("the header isn't trained_task,test_task_1,…")
+    if not header.startswith("trained_task,") or not 0 < tasks <= _MOST_TASKS:
+        raise ValueError(f"the header isn't trained_task,test_task_1,… for 1 to {_MOST_TASKS:,} tasks")
     matrix = np.full((tasks + 1, tasks), np.nan)
     for line in body.splitlines():
         cells = line.split(",")

@@ -139,7 +139,7 @@ def protocol(group: Group) -> str:
     epochs = group.setting("epochs")
     epochs = group.setting("train.epochs") if epochs is None else epochs
     parts = []
-    if epochs is not None and not any("epochs" in note for note in notes):
+    if epochs is not None and not any(note.startswith(("epochs ", "train.epochs ")) for note in notes):
         parts.append("1 epoch" if epochs == 1 else f"{epochs} epochs")
     batch_norm, samples = group.setting("batch_norm"), group.setting("mc_samples")
     if batch_norm not in (None, ""):
@@ -244,7 +244,7 @@ def target_rows(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]
         scale = 100.0 if is_fraction(v.target.metric) else 1.0
         published = _number(scale * v.target.value, scale * v.target.std)
         ours = _number(scale * v.ours.mean, scale * v.ours.std)
-        tolerance = f"{scale * v.target.tolerance:.2f}"
+        tolerance = f"{scale * v.target.tolerance:.{2 if scale == 100 else 4}f}"
         n = str(v.ours.n) if v.ours.n else MISSING
         rows.append([v.target.id, published, tolerance, ours, n, v.text, v.target.evidence, v.target.source])
     return titles, rows

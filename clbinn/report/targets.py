@@ -38,7 +38,9 @@ COLUMNS = (
 EVIDENCE = ("printed", "stored", "figure", "rewrite", "secondary")
 LOWER_IS_BETTER = ("nll", "ece", "brier", "forgetting", "test_error", "mse")
 
-Outcome = Literal["reproduced", "short", "shorter run", "not run"]
+_EPOCHS = ("epochs ", "train.epochs ")  # how notes of summary.json begin that tell another length
+
+Outcome = Literal["reproduced", "short", "shorter run", "other settings", "not run"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Verdict:
 
     Attributes:
         gap: Ours − published, turned so that negative is worse; NaN when nothing was measured.
-        note: Why the row isn't judged, for `shorter run`.
+        note: Why the row isn't judged, for `shorter run` and `other settings`.
     """
 
     target: Target
@@ -86,6 +88,12 @@ class Verdict:
             scale, unit = (100.0, " points") if is_fraction(self.target.metric) else (1.0, "")
             return f"short by {-self.gap * scale:.2f}{unit}"
         return f"{self.outcome} ({self.note})" if self.note else self.outcome
+
+
+def other_settings(group: Group) -> list[str]:
+    """What the runs say is not as in the recipes that the package ships, but for their length."""
+    notes = group.setting("protocol")
+    return [str(note) for note in notes if not str(note).startswith(_EPOCHS)] if isinstance(notes, list) else []
 
 
 def is_fraction(metric: str) -> bool:
@@ -173,7 +181,7 @@ def _number(name: str, text: str) -> float:
 
 
 def compare(targets: Sequence[Target], streams: Sequence[Stream]) -> list[Verdict]:
-    """Judge every target by the group that fits it best: full epochs before fewer, then more seeds."""
+    """Judge every target by the group that fits it best: shipped settings, full epochs before fewer, more seeds."""
     groups = [group for stream in streams for group in stream.compared]
     return [_judge(target, [group for group in groups if target.matches(group)]) for target in targets]
 
@@ -183,17 +191,29 @@ def _judge(target: Target, groups: Sequence[Group]) -> Verdict:
     if not candidates:
         return Verdict(target, "not run", Stat(math.nan, math.nan, 0), math.nan)
 
-    def fit(candidate: tuple[Group, Stat]) -> tuple[bool, float, int]:
-        epochs = _epochs(candidate[0])
-        return _enough(target, epochs), epochs, candidate[1].n
+    def fit(candidate: tuple[Group, Stat]) -> tuple[bool, float, int, str]:
+        group, measured = candidate  # what was measured must not choose
+        return not _unlike(target, group), _epochs(group), measured.n, group.hash
 
     group, ours = max(candidates, key=fit)
-    sign = -1.0 if target.metric in LOWER_IS_BETTER else 1.0
+    sign = -1.0 if target.metric.removeprefix("train_").removeprefix("test_") in LOWER_IS_BETTER else 1.0
     gap = sign * (ours.mean - target.value)
+    unlike = _unlike(target, group)
+    if unlike:
+        return Verdict(target, "other settings", ours, gap, ", ".join(unlike))
     if not _enough(target, _epochs(group)):
         return Verdict(target, "shorter run", ours, gap, f"{_epochs(group):g} of {target.epochs} epochs")
     # 1e-9: 0.90 - 0.01 must reach 0.89 in binary fractions as well
     return Verdict(target, "reproduced" if gap >= -target.tolerance - 1e-9 else "short", ours, gap)
+
+
+def _unlike(target: Target, group: Group) -> list[str]:
+    """Why a group's runs are not those of the published protocol; a shorter run of it is none of these."""
+    named = {key for key, _ in target.where}
+    unlike = [note for note in other_settings(group) if note.partition(" ")[0] not in named]
+    if target.epochs is not None and _epochs(group) > target.epochs:
+        unlike.append(f"{_epochs(group):g} epochs instead of {target.epochs}")
+    return unlike
 
 
 def _measured(target: Target, group: Group) -> Stat:

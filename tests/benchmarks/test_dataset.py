@@ -84,6 +84,7 @@ def test_a_batch_is_its_images_stacked_bit_for_bit(case):
         assert y.tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_workers_give_the_same_bits_as_the_main_process(case):
     data = task(**case)
     loader = DataLoader(data, batch_size=7, num_workers=2)

@@ -82,7 +82,9 @@ def test_bad_splits_are_refused():
 @pytest.mark.parametrize("name", ["ste", "bop", "pmf", "bayesbinn", "adam"])
 def test_the_best_validation_epoch_gives_the_test_number(name, tmp_path):
     of = paper("mnist", "train.epochs=4")
-    paths = supervised.train(of.benchmark, method(of, name), 0, tmp_path, device="cpu", shorter_than=500)
+    paths = supervised.train(
+        of.benchmark, method(of, name), 0, tmp_path, device="cpu", protocol=["train.epochs 4 of 500"]
+    )
     summary = read(paths[0])
     epochs = [event for event in events(paths[0]) if event["event"] == "epoch"]
     validation = [event["validation_accuracy"] for event in epochs]
@@ -90,7 +92,7 @@ def test_the_best_validation_epoch_gives_the_test_number(name, tmp_path):
     assert summary["best_epoch"] == 1 + int(np.argmax(validation))
     assert summary["validation_accuracy"] == max(validation)
     assert summary["train_accuracy"] == epochs[summary["best_epoch"] - 1]["train_accuracy"]
-    assert summary["protocol"] == ["epochs 4 of 500"]
+    assert summary["protocol"] == ["train.epochs 4 of 500"]
     assert summary["weight_bits"] == (32 if name == "adam" else 1)
     assert summary["parameters"] == 64 * 32 + 32 * 10
     matrix = (paths[0] / "accuracy_matrix.csv").read_text().splitlines()

@@ -17,7 +17,9 @@ from clbinn.optim import BayesBiNN
 def run(name, out, *overrides, method="bayesbinn", data_root=None):
     paper = load_paper(papers()[name], overrides)
     one = next(m for m in paper.methods if m.name == method)
-    return synthetic.train(paper.benchmark, one, 0, out, data_root=data_root, device="cpu", shorter_than=5000)
+    return synthetic.train(
+        paper.benchmark, one, 0, out, data_root=data_root, device="cpu", protocol=["train.epochs 150 of 5000"]
+    )
 
 
 def summary(path):
@@ -86,7 +88,7 @@ def test_two_moons_ends_in_numbers_and_a_grid(tmp_path):
     for path, samples in ((mode, 1), (mean, 10)):
         found = summary(path)
         assert found["test_accuracy"] > 0.7
-        assert found["protocol"] == ["epochs 150 of 5000"]
+        assert found["protocol"] == ["train.epochs 150 of 5000"]
         with np.load(path / "prediction.npz") as file:
             assert file["outputs"].shape == (samples, synthetic.GRID_POINTS**2)
             assert file["outputs"].min() >= 0
