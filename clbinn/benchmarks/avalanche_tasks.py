@@ -29,11 +29,11 @@ def load_avalanche(
     Args:
         spec: Its name, e.g. `PermutedMNIST`, and its arguments. `dataset_root` is filled in where it has one.
         data_root: Folder that is searched first for MNIST, Fashion-MNIST and CIFAR.
-        seed: Replaces the argument `seed` where it has one.
+        seed: Replaces the argument `seed` where it has one, which is 0 if nobody gives it.
         download: Whether Avalanche may download; None is no.
 
     Raises:
-        RecipeError: There is no such benchmark, or it doesn't take these arguments.
+        RecipeError: There is no such benchmark, it doesn't take these arguments, or it has not a test for each task.
         DataError: Its data are missing.
     """
     from avalanche.benchmarks import classic
@@ -49,8 +49,8 @@ def load_avalanche(
     unknown = [name for name in options if name not in parameters]
     if unknown:
         raise RecipeError(f"{spec.benchmark} has no argument {unknown[0]!r}; it has {', '.join(parameters)}.")
-    if seed is not None and "seed" in parameters:
-        options["seed"] = seed
+    if "seed" in parameters and (seed is not None or options.get("seed") is None):
+        options["seed"] = seed or 0  # without one Avalanche draws another stream each time
     if "dataset_root" in parameters and "dataset_root" not in options:
         root = _root(spec.benchmark, data_root, bool(download))
         if root is not None:
@@ -59,6 +59,11 @@ def load_avalanche(
         benchmark = make(**options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         raise DataError(f"Avalanche's {spec.benchmark}({options}) failed: {error!r}") from error
+    trained, tested = len(benchmark.train_stream), len(benchmark.test_stream)
+    if trained != tested:
+        raise RecipeError(
+            f"{spec.benchmark} has {trained} experiences to learn and {tested} to test: a matrix takes one each"
+        )
     return benchmark, _describe(benchmark)
 
 

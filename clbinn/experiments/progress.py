@@ -80,12 +80,12 @@ class Board:
         if event["test_task"] == 1:
             self._seen[run] = []
         if event["test_task"] <= event["after_task"]:
-            self._seen[run].append(event["accuracy"])
+            self._seen.setdefault(run, []).append(event["accuracy"])
 
     def _task(self, run: str, event: dict[str, Any]) -> None:
-        accuracies = self._seen.pop(run)
-        mean = sum(accuracies) / len(accuracies)
-        self.say(f"{run}: task {event['task']} of {event['tasks']} learned, {mean:.1%} on the tasks so far")
+        accuracies = self._seen.pop(run, [])
+        mean = f", {sum(accuracies) / len(accuracies):.1%} on the tasks so far" if accuracies else ""
+        self.say(f"{run}: task {event['task']} of {event['tasks']} learned{mean}")
 
 
 def to_stderr(text: str) -> None:

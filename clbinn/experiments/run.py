@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from clbinn import evaluation
-from clbinn.errors import RecipeError
+from clbinn.errors import RecipeError, UserError
 from clbinn.experiments import checkpoint, learner
 from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
@@ -94,6 +94,7 @@ def run(
         with folder.lock():
             if folder.finished:  # another process was quicker
                 return path
+            _check_same_data(folder, stream.info.hashes)
             folder.write_json("environment.json", environment(device, threads, stream.info.hashes))
             folder.write_recipe(benchmark, strategy, seed)
             one = _Run(folder, built, metrics, stream, strategy, seed, report, interrupts, checkpoint_seconds)
@@ -103,6 +104,18 @@ def run(
             folder.write_json("summary.json", summary)  # says that all is there, so it comes last
             report({"event": "summary", **summary})
     return path
+
+
+def _check_same_data(folder: RunFolder, hashes: dict[str, str]) -> None:
+    """Raise UserError for a run that was begun with other data; it would end as if all of it had been these."""
+    begun = any((folder.path / name).exists() for name in (checkpoint.CURRENT, checkpoint.PREVIOUS))
+    before = folder.hashes() if begun else {}
+    changed = [name for name, value in before.items() if value != hashes.get(name)]
+    if changed:
+        raise UserError(
+            f"{folder.path}: this run was begun with other data ({', '.join(changed)} changed): put them back, or move "
+            "the folder away to begin anew"
+        )
 
 
 class _Run:

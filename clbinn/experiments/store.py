@@ -90,6 +90,14 @@ class RunFolder:
         """A JSON file; numbers that are not finite become null."""
         replace_file(self.path / name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
 
+    def hashes(self) -> dict[str, str]:
+        """Of the data that environment.json names; none where it is missing or can't be read."""
+        try:
+            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["hashes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def append_event(self, event: str, **facts: Any) -> dict[str, Any]:
         """One line of events.jsonl, with the time."""
         line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}

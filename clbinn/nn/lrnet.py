@@ -11,6 +11,7 @@ weights in {-1, +1} otherwise; the layers look at what they hold.
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,10 @@ class _Stochastic(nn.Module):
         super().__init__()
         self.ternary = ternary
         self.weight = StochasticWeight(torch.zeros(2, *shape) if ternary else torch.zeros(shape))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.weight.holds_logits = not bool((self.weight.abs() == 1).all())  # a state has no place for it
 
     def _apply_weight(self, x: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         if not self.weight.holds_logits:
@@ -71,9 +76,14 @@ class StochasticConv2d(_Stochastic):
         out_channels: Number of filters.
         kernel_size: Odd.
         ternary: See the module's text.
+
+    Raises:
+        ValueError: An even kernel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, ternary: bool = False) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the image's size; it is {kernel_size}")
         super().__init__(torch.Size((out_channels, in_channels, kernel_size, kernel_size)), ternary)
         self.padding = kernel_size // 2
 
@@ -100,9 +110,10 @@ def to_stochastic(
         keep_last: Leave the last such layer real valued, as LR-net does.
 
     Raises:
-        ValueError: A layer that has no stochastic twin, or no layer to replace.
+        ValueError: A layer that has no stochastic twin or stands in two places, or no layer to replace.
     """
     network = copy.deepcopy(network)
+    _check_places(network)
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     names = names[:-1] if keep_last else names
     if not names:
@@ -126,12 +137,23 @@ def initial_logits(weight: Tensor, ternary: bool) -> Tensor:
     Returns:
         The weight's shape, with a leading 2 for ternary weights (not 0, positive).
     """
-    scaled = (weight / weight.std()).clamp(-1, 1)
+    spread = weight.std() if weight.numel() > 1 else weight.new_zeros(())
+    scaled = (weight / torch.where(spread > 0, spread, 1)).clamp(-1, 1)
     if not ternary:
         return torch.logit((0.5 * (1 + scaled)).clamp(0.05, 0.95))
     not_zero = 1 - (0.95 - 0.9 * scaled.abs())
     positive = 0.5 * (1 + scaled / not_zero)
     return torch.logit(torch.stack([not_zero, positive]).clamp(0.05, 0.95))
+
+
+def _check_places(network: nn.Module) -> None:
+    places: dict[nn.Module, str] = {}
+    for name, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Linear | nn.Conv2d) and module in places:
+            raise ValueError(
+                f"to_stochastic can't replace a layer that stands in two places, {places[module]!r} and {name!r}"
+            )
+        places[module] = name
 
 
 def _twin(name: str, layer: nn.Linear | nn.Conv2d, ternary: bool) -> StochasticLinear | StochasticConv2d:
@@ -149,5 +171,6 @@ def _twin(name: str, layer: nn.Linear | nn.Conv2d, ternary: bool) -> StochasticL
 def _keeps_size(layer: nn.Conv2d) -> bool:
     size = layer.kernel_size[0]
     plain = nn.Conv2d(1, 1, size, padding=size // 2)
-    settings = ("kernel_size", "stride", "padding", "dilation", "groups")
-    return size % 2 == 1 and all(getattr(layer, setting) == getattr(plain, setting) for setting in settings)
+    settings = ("kernel_size", "stride", "dilation", "groups", "padding_mode")
+    same = layer.padding in ("same", plain.padding)
+    return same and size % 2 == 1 and all(getattr(layer, setting) == getattr(plain, setting) for setting in settings)

@@ -64,7 +64,8 @@ class BinaryOptimizer(FlatOptimizer):
         """Put the training weights into the module; on leaving, take the gradients and put back the ±1.
 
         Several blocks before one `step()` are averaged. After an exception inside the block its gradients are dropped.
-        What the block finds in the module is to stay there until the gradients were taken.
+        What the block finds in the module is to stay there until the gradients were taken. They are taken when the
+        block is left: clip them inside it.
 
         Raises:
             RuntimeError: The block is entered inside another one.
@@ -73,7 +74,10 @@ class BinaryOptimizer(FlatOptimizer):
             yield
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As torch's, without its record for the profiler, which takes longer than the rest."""
+        """As torch's, without its record for the profiler, which takes longer than the rest.
+
+        A sample whose block was left stays collected for the step; `discard()` forgets it.
+        """
         self._take_pending()
         for group in self.param_groups:
             for p in group["params"]:
@@ -175,6 +179,7 @@ class BinaryOptimizer(FlatOptimizer):
     @torch.no_grad()
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if vars(self).pop("found_inf", None) is not None:
+            self.discard()
             raise RuntimeError(
                 "GradScaler can't be used: gradients are taken as they are, still scaled, for each sample. "
                 "Use autocast with bfloat16, which needs no scaling"
@@ -392,7 +397,15 @@ class BinaryOptimizer(FlatOptimizer):
             for _ in range(self.param_groups[0].get("num_samples", 1)):
                 with torch.enable_grad(), self._sample(restore=False):  # the step that follows does it
                     losses.append(closure())
+            return None if losses[0] is None else sum(losses) / len(losses)
+        except TypeError as error:
+            self.discard()
+            told = {type(loss).__name__ for loss in losses}
+            if told <= {"Tensor", "float", "int"}:
+                raise
+            raise TypeError(
+                f"a closure returns the loss, or None each time; it gave {', '.join(sorted(told))}"
+            ) from error
         except BaseException:
             self.discard()
             raise
-        return None if losses[0] is None else sum(losses) / len(losses)

@@ -116,7 +116,7 @@ class FlatOptimizer(Optimizer):
         super().add_param_group({**param_group, "params": params})
         try:
             self._check_group(self.param_groups[-1])
-        except ValueError:
+        except BaseException:
             self.param_groups.pop()
             raise
         if self._flat:  # not while the optimizer is made

@@ -57,7 +57,8 @@ class Noise:
             integers = torch.from_numpy(words.reshape(-1).view(np.int32)[:count]).to(torch.float32)
             half = float(_loops.HALF_RANGE)
             return integers.add_(half).mul_(0.5 / half).to(dtype)
-        return torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
+        drawn = torch.rand(count, generator=self._device_generator, device=self.device, dtype=dtype)
+        return drawn.clamp_min_(torch.finfo(dtype).eps / 4)  # which may be 0
 
     def logit(self, out: Tensor) -> Tensor:
         """Fills a flat tensor with draws of ln(u / (1 - u)), which is 2δ of the relaxation; all finite on a CPU."""

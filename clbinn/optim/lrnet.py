@@ -139,6 +139,11 @@ class LRNet(BinaryOptimizer):
             check_at_least(name, group[name], 0)
 
     def _start(self, group: dict[str, Any], flat: FlatState) -> State:
+        if any(isinstance(p, StochasticWeight) and not p.holds_logits for p in flat.params):
+            raise ValueError(
+                "these stochastic layers hold the ±1 of another LRNet, which has their logits: go on with that "
+                "optimizer, or with its state_dict() in a new one for new layers"
+            )
         value = torch.cat([p.detach().reshape(-1) for p in flat.params])
         return {"value": value, "exp_avg": torch.zeros_like(value), "exp_avg_sq": torch.zeros_like(value)}
 

@@ -323,6 +323,14 @@ def test_avalanches_own_benchmarks_by_name(mnist_root):
 
 
 @pytest.mark.mnist
+def test_avalanches_streams_have_a_seed_also_where_nobody_gives_one(mnist_root):
+    tasks = {"kind": "avalanche", "benchmark": "SplitMNIST", "options": {"n_experiences": 5}}
+    recipe = BenchmarkRecipe.model_validate({"name": "made", "scenario": "class", "tasks": tasks})
+    orders = [benchmarks.load(recipe, mnist_root).info.classes_per_task for _ in range(2)]
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.mnist
 def test_avalanches_tasks_need_numbers_in_the_task_scenario(mnist_root):
     tasks = {"kind": "avalanche", "benchmark": "SplitMNIST", "options": {"n_experiences": 2}}
     recipe = {"name": "made", "scenario": "task", "tasks": tasks}

@@ -124,6 +124,26 @@ def test_last_words_in_any_encoding(kit, tmp_path, monkeypatch):
     assert (result.status, "with status 3" in result.message, "caf\ufffd" in result.message) == ("failed", True, True)
 
 
+def test_a_process_that_can_not_be_started_fails_its_run_alone(kit, tmp_path, monkeypatch):
+    start, calls = local._Slot._start, []
+
+    def refuse_the_first(slot):
+        calls.append(slot)
+        if len(calls) == 1:
+            raise OSError(12, "Cannot allocate memory")
+        return start(slot)
+
+    monkeypatch.setattr(local._Slot, "_start", refuse_the_first)
+    results = run_grid(kit.stream(), [kit.plain()], [0, 1], out=tmp_path, progress=False)
+    assert [r.status for r in results] == ["failed", "done"]
+    assert "could be started" in results[0].message
+
+
+def test_a_recipe_given_twice_is_run_once(kit, tmp_path):
+    results = run_grid(kit.stream(), [kit.plain(), kit.plain()], [0], out=tmp_path, progress=False)
+    assert [r.status for r in results] == ["done"]
+
+
 def test_stop_reaches_a_process_that_is_being_started(kit, tmp_path, monkeypatch):
     start = local._Slot._start
     monkeypatch.setattr(local._Slot, "_start", lambda slot: time.sleep(0.5) or start(slot))

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from clbinn.errors import RunError
+from clbinn.errors import RunError, UserError
 from clbinn.experiments import checkpoint, watch
 from clbinn.experiments.interrupts import Interrupted
 from clbinn.experiments.run import run
@@ -120,6 +120,19 @@ def test_the_very_first_epoch_goes_on_exactly(kit, tmp_path, monkeypatch, name):
     again = run(stream, strategy, 0, tmp_path / "stopped", progress=told.append)
     assert any("going on after task 1" in event.get("text", "") for event in told), told
     assert kit.same(kit.outcome(again), kit.outcome(alone))
+
+
+def test_a_run_does_not_go_on_with_other_data(kit, tmp_path, monkeypatch):
+    strategy, stream = kit.strategy("bayesbinn"), kit.stream()
+    stop(kit, monkeypatch, strategy, tmp_path, stream)
+    path = run_path(tmp_path, stream, strategy, 0) / "environment.json"
+    told = json.loads(path.read_text())
+    told["hashes"] = dict.fromkeys(told["hashes"], "0" * 16)
+    path.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="begun with other data"):
+        run(stream, strategy, 0, tmp_path, progress=False)
+    path.unlink()  # nobody knows: it goes on
+    run(stream, strategy, 0, tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("name", [n for n in catalogue("strategies") if load_strategy(n).model.kind == "mlp"])

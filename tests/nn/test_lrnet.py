@@ -129,6 +129,41 @@ def test_layers_without_a_twin_are_refused(layer):
         to_stochastic(nn.Sequential(layer, nn.Linear(2, 2)))
 
 
+def test_a_layer_in_two_places_is_refused():
+    tied = nn.Linear(3, 3, bias=False)
+    with pytest.raises(ValueError, match="two places, '0' and '2'"):
+        to_stochastic(nn.Sequential(tied, nn.ReLU(), tied, nn.Linear(3, 2)))
+
+
+def test_padding_may_be_a_word_and_must_be_zeros():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding="same", bias=False), nn.Flatten(), nn.Linear(50, 2))
+    assert to_stochastic(network)(torch.randn(4, 1, 5, 5)).shape == (4, 2)
+    with pytest.raises(ValueError, match="no stochastic twin"):
+        to_stochastic(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect", bias=False), nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="kernel_size must be odd"):
+        StochasticConv2d(1, 1, 2)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(3, 4), torch.ones(1, 1)])
+def test_weights_without_spread_give_finite_logits(weight):
+    for ternary in (False, True):
+        assert initial_logits(weight, ternary).isfinite().all()
+
+
+def test_what_a_state_holds_is_seen_and_a_second_optimizer_refused():
+    net = to_stochastic(nn.Sequential(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 2)))
+    opt = LRNet(net.parameters(), lr=0.1)
+    with opt.sampled_params():
+        net(torch.randn(8, 5)).sum().backward()
+    opt.step()
+    fresh = to_stochastic(nn.Sequential(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 2)))
+    fresh.load_state_dict(net.state_dict())
+    x = torch.randn(6, 5)
+    assert torch.equal(fresh(x), net(x))
+    with pytest.raises(ValueError, match="another LRNet"):
+        LRNet(fresh.parameters())
+
+
 def test_a_network_without_layers_to_replace_is_refused():
     with pytest.raises(ValueError, match="no linear or convolutional"):
         to_stochastic(nn.Linear(2, 2, bias=False))

@@ -86,6 +86,23 @@ def test_an_error_in_the_middle_drops_the_samples(method, monkeypatch):
         opt.step()
 
 
+@pytest.mark.parametrize("second", [(torch.ones(()), torch.ones(3)), None])
+def test_a_closure_that_gives_something_else_leaves_nothing_behind(second):
+    layer = nn.Linear(3, 2, bias=False)
+    opt = BayesBiNN(layer.parameters(), num_data=10, num_samples=2, seed=0)
+    results = [torch.ones(()), second]
+
+    def closure():
+        (100 * layer.weight.sum()).backward()
+        return results[-1] if isinstance(second, tuple) else results.pop(0)
+
+    with pytest.raises(TypeError, match="a closure returns the loss"):
+        opt.step(closure)
+    assert (layer.weight.abs() == 1).all()
+    with pytest.raises(RuntimeError, match="no gradients"):
+        opt.step()
+
+
 def test_an_error_in_the_second_run_of_a_closure_drops_the_first():
     p = parameter(20)
     opt, calls = bayesbinn([p], num_samples=2), []

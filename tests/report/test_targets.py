@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,36 @@ def test_lower_is_better_where_it_is(make_run, tmp_path):
     assert judge(tmp_path, metric="nll", value=0.6).outcome == "reproduced"
     short = judge(tmp_path, metric="nll", value=0.4)
     assert (short.outcome, short.text) == ("short", "short by 0.10")
+
+
+def test_lower_is_better_of_training_and_test_alike(make_run, tmp_path):
+    make_run("bayesbinn", 0, test_mse=0.357)
+    assert judge(tmp_path, metric="test_mse", value=0.01).outcome == "short"
+
+
+@pytest.mark.parametrize("note", ["options.lr 0.5 instead of 0.001", "benchmark.tasks.count 2 instead of 5"])
+def test_other_settings_are_shown_but_not_judged(make_run, tmp_path, note):
+    make_run("bayesbinn", 0, epochs=100, protocol=[note])
+    verdict = judge(tmp_path, value=0.01, epochs=100)
+    assert (verdict.outcome, verdict.text) == ("other settings", f"other settings ({note})")
+    assert judge(tmp_path, value=0.01, where=note.partition(" ")[0] + "=0.001").outcome in ("reproduced", "not run")
+    make_run("bayesbinn", 0, epochs=100, digest="22222222", average_accuracy=0.5)
+    assert judge(tmp_path, value=0.01, epochs=100).ours.mean == 0.5, "the shipped settings come first"
+
+
+def test_more_seeds_of_the_published_length_come_before_a_longer_run(make_run, tmp_path):
+    for seed in range(2):
+        make_run("bayesbinn", seed, epochs=100, average_accuracy=0.4)
+    make_run("bayesbinn", 0, epochs=1000, digest="22222222", average_accuracy=0.9)
+    verdict = judge(tmp_path, value=0.8, epochs=100)
+    assert (verdict.outcome, verdict.ours.n) == ("short", 2)
+
+
+def test_a_copied_run_is_no_second_seed(make_run, tmp_path):
+    folder = make_run("bayesbinn", 0, average_accuracy=0.9)
+    shutil.copytree(folder, folder.with_name("seed-1"))
+    shutil.copytree(tmp_path / "permuted_mnist", tmp_path / "backup")
+    assert judge(tmp_path, value=0.9).ours.n == 1
 
 
 def test_fewer_epochs_are_shown_but_not_judged(make_run, tmp_path):

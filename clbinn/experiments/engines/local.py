@@ -92,7 +92,11 @@ class _Slot:
                     job = self._waiting.popleft()
                 except IndexError:
                     return
-                self._run(job)
+                try:
+                    self._run(job)
+                except OSError as error:  # no process, no memory for one
+                    told = {"event": "result", "status": "failed", "users_mistake": False}
+                    self._news.put((job, told | {"message": f"no worker process could be started: {error}"}))
         finally:
             self._close()
             self._log.close()
