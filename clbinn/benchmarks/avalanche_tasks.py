@@ -15,7 +15,6 @@ __all__ = ["load_avalanche"]
 _FILES = {
     "FMNIST": "fashion_mnist",
     "MNIST": "mnist",
-    "CIFAR110": "cifar100",
     "CIFAR100": "cifar100",
     "CIFAR10": "cifar10",
 }
@@ -51,10 +50,10 @@ def load_avalanche(
         raise RecipeError(f"{spec.benchmark} has no argument {unknown[0]!r}; it has {', '.join(parameters)}.")
     if "seed" in parameters and (seed is not None or options.get("seed") is None):
         options["seed"] = seed or 0  # without one Avalanche draws another stream each time
-    if "dataset_root" in parameters and "dataset_root" not in options:
-        root = _root(spec.benchmark, data_root, bool(download))
-        if root is not None:
-            options["dataset_root"] = root
+    for parameter in parameters:
+        if parameter.startswith("dataset_root") and parameter not in options:
+            name = parameter.removeprefix("dataset_root").strip("_") or _files_of(spec.benchmark)
+            options[parameter] = _root(spec.benchmark, name, data_root, bool(download))
     try:
         benchmark = make(**options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
@@ -67,15 +66,21 @@ def load_avalanche(
     return benchmark, _describe(benchmark)
 
 
-def _root(benchmark: str, data_root: str | Path | None, download: bool) -> Path | None:
-    name = next((files for part, files in _FILES.items() if part in benchmark), None)
+def _files_of(benchmark: str) -> str | None:
+    return next((files for part, files in _FILES.items() if part in benchmark), None)
+
+
+def _root(benchmark: str, name: str | None, data_root: str | Path | None, download: bool) -> Path:
     roots = search_roots(data_root)
-    if name is None:
-        return roots[0]
+    if name is None and not download:
+        raise DataError(
+            f"Avalanche fetches what {benchmark} needs by itself: allow it (--download), or say where the data are "
+            "(options: {dataset_root: …})."
+        )
     for root in roots:
-        if present(name, root):
+        if name is not None and present(name, root):
             return root
-    if not download:
+    if name is not None and not download:
         raise DataError(f"{name}, which {benchmark} needs, was not found.\n{how_to_get(name, data_root)}")
     return roots[0]
 

@@ -68,11 +68,12 @@ def synthetic(
     from sklearn.datasets import make_blobs, make_moons
 
     counts = (train, test, classes, features)
-    if not all(isinstance(n, int) and n >= 1 for n in counts) or not isinstance(seed, int) or seed < 0:
+    if not all(isinstance(n, int) and n >= 1 for n in counts) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise RecipeError(
-            f"synthetic: train, test, classes, features must be whole numbers from 1, seed from 0: {counts}"
+            "synthetic: train, test, classes, features must be whole numbers from 1, seed one from 0 to 2**32 - 1: "
+            f"{counts}, {seed}"
         )
-    if noise is not None and not noise >= 0:
+    if noise is not None and not (isinstance(noise, int | float) and noise >= 0):
         raise RecipeError(f"synthetic: noise must be 0 or more, not {noise!r}.")
     if kind == "blobs":
         centres = np.random.RandomState(seed).uniform(-1, 1, (classes, features))

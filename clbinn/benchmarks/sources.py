@@ -209,6 +209,10 @@ def _channels_first(x: Tensor) -> Tensor:
 def _hold_out(name: str, size: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if type(size) is not int or not 0 < size < len(images):
         raise RecipeError(f"{name}: hold_out must be a number of images from 1 to {len(images) - 1}, not {size!r}.")
+    if bool((targets.diff() >= 0).all()) and set(targets.tolist()) != set(targets[-size:].tolist()):
+        raise RecipeError(
+            f"{name}: hold_out takes the last images, and these lie in the order of their classes: mix them."
+        )
     return images[:-size], targets[:-size], images[-size:], targets[-size:]
 
 

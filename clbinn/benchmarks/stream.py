@@ -58,7 +58,7 @@ def load(
     Args:
         recipe: A name of the catalogue, the path of a YAML file, or a recipe.
         data_root: Folder that is searched for data before `$CLBINN_DATA` and the cache.
-        seed: Replaces the recipe's seed of permutations and class orders.
+        seed: Replaces the recipe's seed of permutations and class orders; from 0 to 2³² - 1.
         download: Whether missing data may be downloaded; None leaves it to the recipe.
 
     Returns:
@@ -73,6 +73,8 @@ def load(
         from ..recipes import load_benchmark
 
         recipe = load_benchmark(recipe)
+    if seed is not None and not 0 <= seed < 2**32:
+        raise RecipeError(f"{recipe.name}: the seed must be from 0 to 2**32 - 1, not {seed}.")
     if isinstance(recipe.tasks, AvalancheTasks):
         benchmark, described = load_avalanche(recipe.tasks, data_root, seed, download)
         benchmark.info = StreamInfo(recipe.name, recipe.title, recipe.scenario, **described)

@@ -250,7 +250,7 @@ def _listed(items: list[TaskItem], recipe: BenchmarkRecipe, load: Load, seed: in
         permutation = None
         if item.permute_pixels is not None:
             pixels = int(np.prod(material.source.shape))
-            permutation = permutations(pixels, 1, item.permute_pixels.seed + (seed or 0))[0]
+            permutation = permutations(pixels, 1, (item.permute_pixels.seed + (seed or 0)) % 2**32)[0]
             hashes[f"permutation:{i}"] = digest(permutation)
         degrees = 0.0 if item.rotate is None else item.rotate.degrees
         renaming = _renaming(recipe.scenario, classes, start)

@@ -1,6 +1,7 @@
 import csv
 import gzip
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -121,6 +122,14 @@ def test_held_out_images_are_the_last_of_training_and_no_test_image():
     for size in (1437, True):
         with pytest.raises(RecipeError, match="hold_out must be"):
             load("digits", options={"hold_out": size})
+
+
+def test_holding_out_one_class_of_sorted_images_is_refused(tmp_path):
+    images, targets = np.zeros((40, 4, 4), np.uint8), np.arange(40) // 10
+    of_test = {"test_images": images, "test_labels": targets}
+    np.savez(tmp_path / "sorted.npz", train_images=images, train_labels=targets, **of_test)
+    with pytest.raises(RecipeError, match="in the order of their classes"):
+        load("npz", path=str(tmp_path / "sorted.npz"), options={"hold_out": 5})
 
 
 def test_training_images_of_every_class_that_is_tested_must_be_left():

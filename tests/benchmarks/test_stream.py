@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -350,12 +352,30 @@ def test_avalanches_tasks_need_numbers_in_the_task_scenario(mnist_root):
         ("SplitMNIST", {"n_experiences": 5}, DataError, "mnist, which SplitMNIST needs, was not found"),
         ("SplitFMNIST", {"n_experiences": 5}, DataError, "fashion_mnist, which SplitFMNIST needs"),
         ("SplitCIFAR100", {"n_experiences": 5}, DataError, "cifar100, which SplitCIFAR100 needs"),
+        ("SplitCIFAR110", {"n_experiences": 5}, DataError, "cifar10, which SplitCIFAR110 needs"),
+        ("SplitOmniglot", {"n_experiences": 5}, DataError, "allow it"),
     ],
 )
 def test_faults_in_the_name_of_a_benchmark_are_told(benchmark, options, error, message):
     tasks = {"kind": "avalanche", "benchmark": benchmark, "options": options}
     with pytest.raises(error, match=message):
         benchmarks.load(BenchmarkRecipe.model_validate({"name": "made", "tasks": tasks}))
+
+
+def test_a_stream_without_a_test_for_each_task_is_refused(monkeypatch):
+    def one_test(n_experiences=5):
+        return SimpleNamespace(train_stream=[None] * n_experiences, test_stream=[None])
+
+    monkeypatch.setattr(classic, "OneTest", one_test, raising=False)
+    recipe = {"name": "made", "tasks": {"kind": "avalanche", "benchmark": "OneTest", "options": {}}}
+    with pytest.raises(RecipeError, match="5 experiences to learn and 1 to test"):
+        benchmarks.load(BenchmarkRecipe.model_validate(recipe))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_out_of_range_are_told(seed):
+    with pytest.raises(RecipeError, match="seed must be from 0"):
+        benchmarks.load("permuted_digits", seed=seed)
 
 
 @pytest.mark.mnist
