@@ -22,7 +22,7 @@ _TEMPLATE = {
     *("model", "optimizer", "plugins", "clock", "evaluator", "device", "experience", "is_training", "eval_every"),
     *("current_eval_stream", "train_epochs", "train_mb_size", "eval_mb_size", "retain_graph", "adapted_dataset"),
     *("dataloader", "mbatch", "mb_output", "loss", "optimized_param_id"),
-    *("_criterion", "_distributed_check", "_eval_streams", "_stop_training"),
+    *("_criterion", "_distributed_check", "_eval_streams", "_parts", "_stop_training"),
 }
 _WITHOUT_STATE = {"EvaluationPlugin", "PeriodicEval", "Clock", "FastLoadingPlugin"}
 _SETTINGS = (type(None), bool, int, float, str, torch.dtype, torch.device, type)

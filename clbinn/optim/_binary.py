@@ -29,7 +29,7 @@ from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torch_optimizer
 
 from clbinn.optim._flat import FlatState, Piece, State
-from clbinn.optim._flat_optimizer import FlatOptimizer
+from clbinn.optim._flat_optimizer import FlatOptimizer, mean_loss
 from clbinn.optim._noise import Noise
 
 __all__ = ["BinaryOptimizer"]
@@ -74,10 +74,7 @@ class BinaryOptimizer(FlatOptimizer):
             yield
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As torch's, without its record for the profiler, which takes longer than the rest.
-
-        A sample whose block was left stays collected for the step; `discard()` forgets it.
-        """
+        """As torch's, without its slow record for the profiler. Collected samples stay: `discard()` forgets them."""
         self._take_pending()
         for group in self.param_groups:
             for p in group["params"]:
@@ -397,15 +394,7 @@ class BinaryOptimizer(FlatOptimizer):
             for _ in range(self.param_groups[0].get("num_samples", 1)):
                 with torch.enable_grad(), self._sample(restore=False):  # the step that follows does it
                     losses.append(closure())
-            return None if losses[0] is None else sum(losses) / len(losses)
-        except TypeError as error:
-            self.discard()
-            told = {type(loss).__name__ for loss in losses}
-            if told <= {"Tensor", "float", "int"}:
-                raise
-            raise TypeError(
-                f"a closure returns the loss, or None each time; it gave {', '.join(sorted(told))}"
-            ) from error
+            return mean_loss(losses)
         except BaseException:
             self.discard()
             raise

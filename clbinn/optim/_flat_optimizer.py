@@ -221,3 +221,17 @@ def _in_place(flat: FlatState) -> bool:
             "convert the module first, then make the optimizer"
         )
     return tensor.device == flat.device
+
+
+def mean_loss(losses: Sequence[Any]) -> Any:
+    """The mean of what the runs of a closure returned, or None.
+
+    Raises:
+        TypeError: It is not a loss each time, nor None each time.
+    """
+    if all(loss is None for loss in losses):
+        return None
+    if not all(isinstance(loss, Tensor | int | float) for loss in losses):
+        told = ", ".join(sorted({type(loss).__name__ for loss in losses}))
+        raise TypeError(f"a closure returns the loss, or None each time; it gave {told}")
+    return sum(losses) / len(losses)

@@ -99,10 +99,10 @@ def _table(stream: Stream, columns: Sequence[tables.Column]) -> str:
         small = f"<small>{escape(tables.protocol(group)).replace(' = ', '&nbsp;=&nbsp;')}</small>"
         cells = [f'<th scope="row">{dot}{escape(group.label)}{small}</th>', _cell(str(len(group.finished)))]
         for column in columns:
-            css = "best" if best.get(column.key) is group else ""
-            cells.append(_cell(column.form(group.stat(column.key)), css))
+            css = "best" if any(one is group for one in best.get(column.key, ())) else ""
+            cells.append(_cell(tables.cell(column, group), css))
             if column.key == "average_accuracy" and difference:
-                text = tables.difference_text(stream.difference(group))
+                text = tables.difference_cell(stream, group)
                 cells.append(_cell("reference" if group is stream.reference else text))
         rows.append(f"<tr{' class=reference' if group is stream.reference else ''}>{''.join(cells)}</tr>")
     return _scroll(f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
@@ -120,12 +120,14 @@ def _legend(stream: Stream) -> str:
     return text
 
 
-def _best(stream: Stream, key: str) -> Group | None:
-    found = [(group.stat(key).mean, group) for group in stream.compared if math.isfinite(group.stat(key).mean)]
-    if len({mean for mean, _ in found}) < 2:
-        return None
-    sign = 1 if key in _HIGHER_IS_BETTER else -1
-    return max(found, key=lambda pair: sign * pair[0])[1]
+def _best(stream: Stream, key: str) -> list[Group]:
+    """Those with the best mean, of the groups that have the number from all their runs."""
+    found = [(group.stat(key), group) for group in stream.compared]
+    means = {stat.mean for stat, _ in found if math.isfinite(stat.mean)}
+    if len(means) < 2:
+        return []
+    best = max(means) if key in _HIGHER_IS_BETTER else min(means)
+    return [group for stat, group in found if stat.mean == best and stat.n == len(group.finished)]
 
 
 def _head(title: str, unit: str = "", css: str = "") -> str:

@@ -162,15 +162,29 @@ def headline(stream: Stream, columns: Sequence[Column] = QUALITY) -> tuple[list[
     for column in columns:
         titles.append(f"{column.title} ({column.unit})" if column.unit else column.title)
         for row, group in zip(rows, stream.compared, strict=True):
-            row.append(column.form(group.stat(column.key)))
+            row.append(cell(column, group))
         if column.key == "average_accuracy" and difference:
             titles.append(difference)
             for row, group in zip(rows, stream.compared, strict=True):
-                row.append("reference" if group is stream.reference else difference_text(stream.difference(group)))
+                row.append("reference" if group is stream.reference else difference_cell(stream, group))
     titles.append("Protocol")
     for row, group in zip(rows, stream.compared, strict=True):
         row.append(protocol(group))
     return titles, rows
+
+
+def cell(column: Column, group: Group) -> str:
+    """A number, with its own n where some finished runs have it not."""
+    found = group.stat(column.key)
+    return column.form(found) + (f" (n = {found.n})" if 0 < found.n < len(group.finished) else "")
+
+
+def difference_cell(stream: Stream, group: Group) -> str:
+    """The paired difference, with its own n where it rests on fewer seeds than the row."""
+    difference = stream.difference(group)
+    text = difference_text(difference)
+    fewer = difference is not None and 1 < difference.n < len(group.finished)
+    return f"{text} (n = {difference.n})" if difference is not None and fewer else text
 
 
 def summary_csv(streams: Sequence[Stream]) -> str:

@@ -59,11 +59,14 @@ BAD = [
 ]
 
 
-def make(name, seed=0, net_seed=0):
+def network(name, net_seed=0):
     torch.manual_seed(net_seed)
     net = MLP(20, [32, 32], 2)
-    if name.startswith("lrnet"):
-        net = to_stochastic(net, ternary=name == "lrnet_ternary")
+    return to_stochastic(net, ternary=name == "lrnet_ternary") if name.startswith("lrnet") else net
+
+
+def make(name, seed=0, net_seed=0):
+    net = network(name, net_seed)
     cls, options, _ = OPTIMIZERS[name]
     return net, cls(net.parameters(), seed=seed, **options)
 
@@ -322,7 +325,7 @@ def test_a_random_stream_of_another_version_is_refused(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_groups_keep_their_own_options(name):
-    net, _ = make(name)
+    net = network(name)
     cls, options, key = OPTIMIZERS[name]
     params = list(net.parameters())
     groups = [{"params": params[:1]}, {"params": params[1:], key: options.get(key, 1e-2) / 2}]
@@ -370,8 +373,7 @@ def test_half_precision_mixtures_and_doubles_are_refused(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_float64_works_throughout(name):
-    net, _ = make(name)
-    net = net.double()
+    net = network(name).double()
     cls, options, _ = OPTIMIZERS[name]
     opt = cls(net.parameters(), **options)
     x, y = data()

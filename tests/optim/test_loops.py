@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from clbinn import bernoulli
+from clbinn.compiled import compiled, fma
 from clbinn.optim import _loops
 from clbinn.optim._noise import Noise
 from clbinn.optim.bayesbinn import bayesbinn
@@ -234,3 +235,19 @@ def test_compiled_code_on_disk_is_a_convenience(fault, tmp_path):
         for file in cache.rglob("*.nbi" if fault == "damaged index" else "*.nbc") if "damaged" in fault else ():
             file.write_bytes(file.read_bytes()[:20])
     assert fault == "no place" or list(cache.rglob("*.nbc"))
+
+
+@compiled
+def _multiply_add(a, b, c, out):
+    for i in range(out.size):
+        out[i] = fma(a[i], b[i], c[i])
+
+
+def test_fma_rounds_once_or_as_product_and_sum():
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal(10_001).astype(np.float32) for _ in range(2))
+    c, out = -a * b, np.empty_like(a)  # what the product's rounding has taken off is left
+    _multiply_add(a, b, c, out)
+    once = (a.astype(np.float64) * b + c).astype(np.float32)  # products of float32 are exact in float64
+    assert once.any()
+    assert np.array_equal(out, once) or not out.any()

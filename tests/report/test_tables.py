@@ -95,3 +95,15 @@ def test_sampled_indices_are_few_spread_and_keep_the_ends(size, at_most):
     assert len(chosen) == min(size, at_most)
     assert (chosen[0], chosen[-1]) == (0, size - 1)
     assert np.ptp(np.diff(chosen)) <= 1 if len(chosen) > 1 else True
+
+
+def test_numbers_from_fewer_runs_say_so(make_run, tmp_path):
+    for seed in range(3):
+        make_run("bayesbinn", seed, **({"nll": None} if seed else {}))
+        make_run("naive", seed + 1, digest="22222222")
+    (stream,) = streams(find_runs(tmp_path))
+    titles, rows = tables.headline(stream)
+    by_name = {row[0]: dict(zip(titles, row, strict=True)) for row in rows}
+    assert by_name["bayesbinn"]["NLL (nats)"].endswith("(n = 1)")
+    assert "(n" not in by_name["naive"]["NLL (nats)"]
+    assert by_name["naive"][tables.difference_title(stream)].endswith("(n = 2)")
