@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["OBSERVERS", "settings"]
+__all__ = ["OBSERVERS", "settings", "tells_length"]
 
 OBSERVERS = ("clbinn.experiments.weight_histogram.WeightHistogram",)
 """Plugins that look on and change no number."""
@@ -20,6 +20,11 @@ def settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     plugins = recipe.get("plugins")
     texts = [_plugin(plugin) for plugin in (plugins if isinstance(plugins, list) else []) if not _observes(plugin)]
     return found | {"plugins": ", ".join(texts) or "none"}
+
+
+def tells_length(note: str) -> bool:
+    """Whether a note of summary.json's `protocol` is about the number of epochs."""
+    return note.startswith(("epochs ", "train.epochs "))
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clbinn.recipe_settings import tells_length
 from clbinn.report.groups import Difference, Group, Stat, Stream
 from clbinn.report.targets import Verdict, is_fraction
 
@@ -139,7 +140,7 @@ def protocol(group: Group) -> str:
     epochs = group.setting("epochs")
     epochs = group.setting("train.epochs") if epochs is None else epochs
     parts = []
-    if epochs is not None and not any(note.startswith(("epochs ", "train.epochs ")) for note in notes):
+    if epochs is not None and not any(map(tells_length, notes)):
         parts.append("1 epoch" if epochs == 1 else f"{epochs} epochs")
     batch_norm, samples = group.setting("batch_norm"), group.setting("mc_samples")
     if batch_norm not in (None, ""):

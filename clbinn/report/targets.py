@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from clbinn.errors import UserError
+from clbinn.recipe_settings import tells_length
 from clbinn.report.groups import Group, Stat, Stream, curve, stat
 from clbinn.report.runs import Run
 
@@ -37,8 +38,6 @@ COLUMNS = (
 )
 EVIDENCE = ("printed", "stored", "figure", "rewrite", "secondary")
 LOWER_IS_BETTER = ("nll", "ece", "brier", "forgetting", "test_error", "mse")
-
-_EPOCHS = ("epochs ", "train.epochs ")  # how notes of summary.json begin that tell another length
 
 Outcome = Literal["reproduced", "short", "shorter run", "other settings", "not run"]
 
@@ -93,7 +92,7 @@ class Verdict:
 def other_settings(group: Group) -> list[str]:
     """What the runs say is not as in the recipes that the package ships, but for their length."""
     notes = group.setting("protocol")
-    return [str(note) for note in notes if not str(note).startswith(_EPOCHS)] if isinstance(notes, list) else []
+    return [str(note) for note in notes if not tells_length(str(note))] if isinstance(notes, list) else []
 
 
 def is_fraction(metric: str) -> bool:
