@@ -71,15 +71,18 @@ def gradient_scale(relaxed: Tensor, natural: Tensor, temperature: float, num_dat
 
 
 def entropy(natural: Tensor) -> Tensor:
-    """Entropy in nats, ln(2 cosh λ) - λ tanh λ, in [0, ln 2]."""
-    return log_partition(natural) - natural * torch.tanh(natural)
+    """Entropy in nats, ln(2 cosh λ) - λ tanh λ, in [0, ln 2]; 0 for infinite λ."""
+    magnitude = natural.abs().clamp_max(400)  # from there on e^{-2|λ|} is 0, and so is the rest
+    odds = torch.exp(-2 * magnitude)  # of the less likely value
+    return torch.log1p(odds) + 2 * magnitude * odds / (1 + odds)
 
 
 def kl_divergence(natural: Tensor, prior_natural: Tensor) -> Tensor:
-    """KL(q ‖ p) in nats: (λ - λ0) tanh λ - ln cosh λ + ln cosh λ0."""
-    return (
-        (natural - prior_natural) * torch.tanh(natural) - log_partition(natural) + log_partition(prior_natural)
-    ).clamp_min(0)
+    """KL(q ‖ p) in nats: (λ - λ0) tanh λ - ln cosh λ + ln cosh λ0, for finite λ0; λ may be infinite."""
+    of_prior = log_partition(prior_natural)
+    divergence = (natural - prior_natural) * torch.tanh(natural) - log_partition(natural) + of_prior
+    certain = of_prior - prior_natural * natural.sign()
+    return torch.where(natural.isinf(), certain, divergence).clamp_min(0)
 
 
 def log_partition(natural: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The Bernoulli functions against torch.distributions, SciPy-free closed forms and finite differences."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,6 +29,14 @@ def test_natural_parameters_survive_the_round_trip(value):
 
 def test_mode_is_plus_one_at_zero():
     assert bernoulli.mode(torch.tensor([-0.1, -0.0, 0.0, 3.0])).tolist() == [-1, 1, 1, 1]
+
+
+def test_certain_weights_have_no_entropy_and_the_logarithm_of_the_prior():
+    certain, prior = torch.tensor([math.inf, -math.inf]), torch.tensor([0.0, 2.0])
+    assert bernoulli.entropy(certain).tolist() == [0, 0]
+    assert bernoulli.entropy(torch.tensor([1e30, -500.0])).tolist() == [0, 0]
+    expected = -torch.log(torch.sigmoid(2 * prior * certain.sign()))
+    assert torch.allclose(bernoulli.kl_divergence(certain, prior), expected)
 
 
 def test_entropy_and_kl_agree_with_torch_distributions():

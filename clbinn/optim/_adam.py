@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clbinn.checks import check_at_least, check_between
+from clbinn.checks import check_at_least, check_between, check_count
 
 __all__ = ["adam_step", "check_adam"]
 
 
 def check_adam(group: dict[str, Any]) -> None:
     """Raise ValueError for options of Adam that are out of range."""
+    check_count("step", group["step"], 0)
     check_at_least("lr", group["lr"], 0)
     check_at_least("eps", group["adam_eps"], 0)
     if not isinstance(group["betas"], Sequence) or len(group["betas"]) != 2:

@@ -182,6 +182,7 @@ class BayesBiNN(BinaryOptimizer):
     # --- the parts of a binary optimizer ---------------------------------------------------------------------------
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        check_count("step", group["step"], 0)
         check_positive("num_data", group["num_data"])
         check_positive("temperature", group["temperature"])
         check_positive("eps", group["eps"])

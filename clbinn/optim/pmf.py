@@ -112,6 +112,7 @@ class PMF(BinaryOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_adam(group)
+        check_at_least("beta", group["beta"], 1)
         check_at_least("rho", group["rho"], 1)
         check_count("rho_interval", group["rho_interval"], 1)
         check_at_least("beta_max", group["beta_max"], 1)

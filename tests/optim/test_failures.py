@@ -103,6 +103,15 @@ def test_a_closure_that_gives_something_else_leaves_nothing_behind(second):
         opt.step()
 
 
+@pytest.mark.parametrize(
+    ("kind", "wrong"), [(BayesBiNN, {"step": -1}), (STE, {"step": 0.5}), (PMF, {"beta": -1.0}), (PMF, {"beta": np.nan})]
+)
+def test_what_a_group_may_bring_along_is_checked(kind, wrong):
+    options = {"num_data": 10} if kind is BayesBiNN else {}
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        kind([{"params": [parameter(3)], **wrong}], **options)
+
+
 def test_an_error_in_the_second_run_of_a_closure_drops_the_first():
     p = parameter(20)
     opt, calls = bayesbinn([p], num_samples=2), []
