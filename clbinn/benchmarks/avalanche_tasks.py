@@ -28,7 +28,7 @@ def load_avalanche(
     Args:
         spec: Its name, e.g. `PermutedMNIST`, and its arguments. `dataset_root` is filled in where it has one.
         data_root: Folder that is searched first for MNIST, Fashion-MNIST and CIFAR.
-        seed: Replaces the argument `seed` where it has one, which is 0 if nobody gives it.
+        seed: Replaces the argument `seed` where it has one; where nobody gives it, not even Avalanche, it is 0.
         download: Whether Avalanche may download; None is no.
 
     Raises:
@@ -48,7 +48,7 @@ def load_avalanche(
     unknown = [name for name in options if name not in parameters]
     if unknown:
         raise RecipeError(f"{spec.benchmark} has no argument {unknown[0]!r}; it has {', '.join(parameters)}.")
-    if "seed" in parameters and (seed is not None or options.get("seed") is None):
+    if "seed" in parameters and (seed is not None or options.get("seed", parameters["seed"].default) is None):
         options["seed"] = seed or 0  # without one Avalanche draws another stream each time
     for parameter in parameters:
         if parameter.startswith("dataset_root") and parameter not in options:

@@ -65,12 +65,12 @@ def run_grid(
         Interrupted: Ctrl-C or SIGTERM came; all runs have saved what they have.
     """
     out = Path(out)
-    jobs_given = [
+    given = [
         Job(benchmark, strategy, seed, out, data_root, download, device, checkpoint_seconds)
         for seed in dict.fromkeys(seeds)
         for strategy in strategies
     ]
-    wanted = list({job.path: job for job in jobs_given}.values())  # a recipe given twice is one run
+    wanted = list({job.path: job for job in given}.values())  # a recipe given twice is one run
     results = {job.path: job.ended("skipped") for job in wanted if is_finished(job.path)}
     waiting = [job for job in wanted if job.path not in results]
     work = _engine(engine, jobs, ray_address, gpus_per_run)

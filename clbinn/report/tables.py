@@ -183,9 +183,8 @@ def cell(column: Column, group: Group) -> str:
 def difference_cell(stream: Stream, group: Group) -> str:
     """The paired difference, with its own n where it rests on fewer seeds than the row."""
     difference = stream.difference(group)
-    text = difference_text(difference)
     fewer = difference is not None and 1 < difference.n < len(group.finished)
-    return f"{text} (n = {difference.n})" if difference is not None and fewer else text
+    return difference_text(difference) + (f" (n = {difference.n})" if difference is not None and fewer else "")
 
 
 def summary_csv(streams: Sequence[Stream]) -> str:
