@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from clbinn.errors import RecipeError, RunError, UserError
+from clbinn.output import replace_unknown, to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
 __all__ = ["cli", "main"]
 
-MAX_SEEDS = 10_000
+MAX_SEED, MAX_SEEDS = 10**9 - 1, 10_000
 
 
 def _seeds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[int] | None:
@@ -108,7 +109,7 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
         version = metadata.version("clbinn")
     except metadata.PackageNotFoundError:
         version = "from a checkout, not installed"
-    click.echo(f"clbinn {version}")
+    to_stdout(f"clbinn {version}")
     ctx.exit()
 
 
@@ -148,8 +149,8 @@ def run(
     failed = [result for result in results if result.status == "failed"]
     finished = [result.path for result in results if result.status in ("done", "skipped")]
     if finished:
-        click.echo(terminal.matrices(finished))
-        click.echo(f"\nReport: {report.build(out / stream.name)}")
+        to_stdout(terminal.matrices(finished))
+        to_stdout(f"\nReport: {report.build(out / stream.name)}")
     if failed:
         raise RunError(
             f"{len(failed)} of {len(results)} runs failed; the same command tries them again\n"
@@ -173,7 +174,9 @@ def run(
 @click.option(
     "--trials", type=click.IntRange(min=1), default=50, show_default=True, help="In all, earlier calls included."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search and of its runs.")
+@click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of the search and of its runs."
+)
 @set_option
 @out_option
 @device_option
@@ -186,7 +189,7 @@ def tune(
     stream, [method] = _load(benchmark, [strategy], overrides)
     from clbinn.experiments.tune import tune as search
 
-    click.echo(f"Winning recipe: {search(stream, method, space, trials=trials, out=out, **settings)}")
+    to_stdout(f"Winning recipe: {search(stream, method, space, trials=trials, out=out, **settings)}")
 
 
 @cli.command()
@@ -202,7 +205,7 @@ def report(directory: Path, targets: bool) -> None:
 
     if not directory.is_dir():
         raise UserError(f"{directory}: there is no such folder; `clbinn run` makes one")
-    click.echo(build(directory, catalogue_folder("benchmarks") / "targets.csv" if targets else None))
+    to_stdout(build(directory, catalogue_folder("benchmarks") / "targets.csv" if targets else None))
 
 
 @cli.command()
@@ -215,7 +218,7 @@ def export(run: Path, file: Path) -> None:
     """
     from clbinn.experiments.export import export as write
 
-    click.echo(write(run, file))
+    to_stdout(write(run, file))
 
 
 @cli.command()
@@ -234,9 +237,9 @@ def reproduce(table: str | None, **settings: Any) -> None:
     from clbinn.experiments import reproduce as paper
 
     if table is None:
-        click.echo(paper.overview())
+        to_stdout(paper.overview())
         return
-    click.echo(paper.reproduce(table, **settings))
+    to_stdout(paper.reproduce(table, **settings))
 
 
 @cli.command("list")
@@ -244,9 +247,9 @@ def list_() -> None:
     """List the streams and strategies that come with clbinn."""
     from clbinn import recipes
 
-    click.echo("Streams (BENCHMARK)")
+    to_stdout("Streams (BENCHMARK)")
     _table([(name, recipes.load_benchmark(name).title) for name in recipes.catalogue("benchmarks")])
-    click.echo("\nStrategies (-s STRATEGY)")
+    to_stdout("\nStrategies (-s STRATEGY)")
     _table([(name, recipes.load_strategy(name).title) for name in recipes.catalogue("strategies")])
 
 
@@ -261,9 +264,9 @@ def show(name: str, overrides: Sequence[str]) -> None:
     from clbinn import recipes
 
     if recipes.kind_of(name) == "benchmarks":
-        click.echo(recipes.dump(recipes.load_benchmark(name, overrides)), nl=False)
+        to_stdout(recipes.dump(recipes.load_benchmark(name, overrides)), end="")
     else:
-        click.echo(recipes.dump(recipes.load_strategy(name, overrides)), nl=False)
+        to_stdout(recipes.dump(recipes.load_strategy(name, overrides)), end="")
 
 
 @cli.command()
@@ -276,9 +279,9 @@ def data(data_root: Path | None) -> None:
     _table([(row.name, row.checked, str(row.path or "")) for row in rows])
     for row in rows:
         if row.how:
-            click.echo(f"\n{row.name}")
+            to_stdout(f"\n{row.name}")
             for line in row.how.splitlines():
-                click.echo(
+                to_stdout(
                     textwrap.fill(
                         line,
                         100,
@@ -321,7 +324,7 @@ def _load(
 
 def _announce(recipe: str, targets: Sequence[str]) -> None:
     for target in targets:
-        click.echo(f"clbinn: {recipe} runs {target}", err=True)
+        to_stderr(f"clbinn: {recipe} runs {target}")
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -329,21 +332,22 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
     for *cells, last in rows:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        click.echo(f"  {'  '.join([*padded, last])}".rstrip())
+        to_stdout(f"  {'  '.join([*padded, last])}".rstrip())
 
 
 def _leave(message: str, status: int) -> NoReturn:
     lines = message.splitlines()
-    click.echo("\n  ".join(["clbinn: error:", *lines]) if len(lines) > 1 else f"clbinn: error: {message}", err=True)
+    to_stderr("\n  ".join(["clbinn: error:", *lines]) if len(lines) > 1 else f"clbinn: error: {message}")
     sys.exit(status)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave: 0 done, 1 a run failed, 2 the user's mistake, 130 and 143 interrupted."""
+    replace_unknown()
     try:
         status = cli.main(args, prog_name="clbinn", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        to_stdout(error.format_message())
         sys.exit(0)
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "clbinn"
@@ -354,11 +358,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         _leave(str(error), 1)
     except (KeyboardInterrupt, click.Abort) as error:
         interrupt = error.__cause__ or error  # click wraps what it takes for a mere Ctrl-C
-        click.echo(f"\nclbinn: {str(interrupt) or 'interrupted'}", err=True)
+        to_stderr(f"\nclbinn: {str(interrupt) or 'interrupted'}")
         sys.exit(getattr(interrupt, "status", 130))
-    except BrokenPipeError:  # the reader (head, less) has gone
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(status if isinstance(status, int) else 0)
 
 

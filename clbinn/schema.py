@@ -57,12 +57,13 @@ DATASETS = (
 
 READ_FROM_PATH = ("idx", "npz", "images")
 
+MAX_NAME = 64  # characters
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*$"
 CALLABLE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 KIND = r"^[A-Za-z_]\w*((\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$"
 
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
 Target = Annotated[str, Field(pattern=TARGET)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedOrRun = Annotated[

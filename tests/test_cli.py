@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -348,8 +349,39 @@ def test_module_is_the_command():
 def test_reader_that_leaves_early():
     command = f"{sys.executable} -m clbinn list | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[0] == "Streams (BENCHMARK)"
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["Streams (BENCHMARK)", "0"]
+
+
+def test_a_run_outlives_those_who_look_on(tmp_path):
+    tiny = (
+        "--set benchmark.tasks.count=2 --set benchmark.source.train_size=50 --set train.epochs=1 --set model.hidden=[4]"
+    )
+    command = (
+        f"{sys.executable} -m clbinn run permuted_digits -s naive {tiny} --device cpu --out {tmp_path} 2>&1 | head -0; "
+        "echo ${PIPESTATUS[0]}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert len(list(tmp_path.glob("permuted_digits/naive-*/seed-0/summary.json"))) == 1
+    assert (tmp_path / "permuted_digits" / "report.html").exists()
+
+
+def test_letters_that_the_terminal_lacks():
+    done = subprocess.run(
+        [sys.executable, "-m", "clbinn", "list"],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"?0 = 0" in done.stdout  # λ0
+
+
+def test_closed_streams():
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m clbinn show naive >&- 2>&-"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_without_arguments_the_help_is_shown(clbinn):

@@ -3,12 +3,12 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clbinn.errors import RunError, UserError, disk_is_full
 
-__all__ = ["append_line", "disk_errors", "make_folder", "replace_file"]
+__all__ = ["append_line", "disk_errors", "drop_unfinished_line", "make_folder", "replace_file"]
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
@@ -41,6 +41,12 @@ def append_line(path: Path, line: str) -> None:
     """Append one line and hand it to the operating system at once."""
     with path.open("ab") as file:
         file.write(line.encode() + b"\n")
+
+
+def drop_unfinished_line(path: Path) -> None:
+    """Take off what a crash left behind the last whole line of a file, if there is one."""
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def make_folder(path: Path) -> None:

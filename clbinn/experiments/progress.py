@@ -7,7 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Board", "reporter", "to_stderr"]
+from clbinn.output import write
+
+__all__ = ["Board", "reporter"]
 
 
 class Board:
@@ -22,7 +24,7 @@ class Board:
     def __init__(self, total: int = 1, shown: bool = True, stream: Any = None) -> None:
         self._stream = stream or sys.stderr
         self._shown = shown
-        self._live = shown and self._stream.isatty()
+        self._live = shown and self._stream is not None and self._stream.isatty()
         self._bars: dict[str, tqdm[Any]] = {}
         self._seen: dict[str, list[float]] = {}
         self._total = None
@@ -51,7 +53,7 @@ class Board:
         if self._live:
             tqdm.write(text, file=self._stream)
         else:
-            print(text, file=self._stream, flush=True)
+            write(self._stream, text)
 
     def finish(self, run: str, text: str = "") -> None:
         """A run has come to its end."""
@@ -86,11 +88,6 @@ class Board:
         accuracies = self._seen.pop(run, [])
         mean = f", {sum(accuracies) / len(accuracies):.1%} on the tasks so far" if accuracies else ""
         self.say(f"{run}: task {event['task']} of {event['tasks']} learned{mean}")
-
-
-def to_stderr(text: str) -> None:
-    """One line on standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

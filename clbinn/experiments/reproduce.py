@@ -9,7 +9,7 @@ from typing import Any
 from clbinn import recipes
 from clbinn.errors import DataError, RunError, UserError
 from clbinn.experiments.paper import Method, Paper, load_paper, papers
-from clbinn.experiments.progress import to_stderr
+from clbinn.output import to_stderr
 from clbinn.recipe_faults import one_of
 from clbinn.schema import StrategyRecipe, TargetSpec
 

@@ -22,15 +22,19 @@ from pydantic_core import PydanticCustomError
 
 from clbinn import yaml_source
 from clbinn.errors import RecipeError, RunError, UserError
-from clbinn.experiments.files import make_folder, replace_file
-from clbinn.experiments.progress import to_stderr
+from clbinn.experiments.files import disk_errors, drop_unfinished_line, make_folder, replace_file
+from clbinn.experiments.store import BusyError
+from clbinn.experiments.summary import differences
+from clbinn.output import to_stderr
 from clbinn.recipe_faults import recipe_faults
 from clbinn.recipes import dump, load_benchmark, recipe_hash, targets
-from clbinn.schema import AvalancheTasks, BenchmarkRecipe, Model, Rotate, StrategyRecipe
+from clbinn.schema import MAX_NAME, AvalancheTasks, BenchmarkRecipe, Model, Rotate, StrategyRecipe
 from clbinn.seeding import derive_seed
 from clbinn.yaml_source import Position, Source, raise_faults
 
 __all__ = ["Space", "first_tasks", "tune", "with_settings"]
+
+FOUND = "_found"
 
 
 class Range(Model):
@@ -105,47 +109,67 @@ def tune(
     """
     optuna = _optuna()
     wanted = _read(space)
-    stream, where = _selection(benchmark, wanted)
+    stream, where = _selection(benchmark, wanted, space)
     for name in _named_here(benchmark, stream, strategy, wanted):
         report(f"clbinn: {space} runs {name}")
     _check(strategy, wanted)
     folder = Path(out) / benchmark.name / f"tune-{strategy.name}-{_search_hash(wanted, stream, strategy, seed)}"
     make_folder(folder)
-    study = _study(optuna, strategy.name, folder / "trials.log")
 
-    def objective(trial: Any) -> float:
+    def average_accuracy(tried: StrategyRecipe) -> float:
         from clbinn.experiments.run import run
 
-        settings = {key: _suggest(trial, key, choice) for key, choice in wanted.search.items()}
-        try:
-            tried = with_settings(strategy, settings)
-            path = run(
-                stream, tried, seed, folder, device=device, data_root=data_root, download=download, progress=False
-            )
-        except RunError as error:  # numbers that are not finite: a bad setting, no reason to stop
-            if isinstance(error.__cause__, OSError):  # but a full disk is
-                raise
-            report(str(error))
-            raise optuna.TrialPruned(str(error)) from error
+        path = run(stream, tried, seed, folder, device=device, data_root=data_root, download=download, progress=False)
         return float(json.loads((path / "summary.json").read_text())["average_accuracy"])
 
-    def tell(_study: Any, trial: Any) -> None:
-        report(f"trial {trial.number + 1} of {trials}: {_told(trial, wanted)}")
-
-    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while (done := len(study.get_trials(states=finished))) < trials:
-        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "tune", done) % 2**32)
-        study.optimize(objective, n_trials=1, callbacks=[tell])
-    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    if not complete:
-        raise RunError(f"none of {trials} trials came to its end; see {folder}")
-    best = max(complete, key=lambda trial: trial.value)
-    chosen = with_settings(strategy, _settings(best, wanted))
-    told = f"{len(complete)} trials, selected by average accuracy ({best.value:.4f}, seed {seed}) on {where}"
-    winner = chosen.model_copy(update={"name": f"{strategy.name}_found", "provenance": told})
-    path = folder / f"{winner.name}.yaml"
-    replace_file(path, dump(winner))
+    with disk_errors(folder):
+        study = _study(optuna, strategy.name, folder / "trials.log")
+        _search(optuna, study, strategy, wanted, average_accuracy, trials, seed, report)
+        complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        if not complete:
+            raise RunError(f"none of {trials} trials came to its end; see {folder}")
+        best = max(complete, key=lambda trial: trial.value)
+        chosen = with_settings(strategy, _settings(best, wanted))
+        told = f"{len(complete)} trials, selected by average accuracy ({best.value:.4f}, seed {seed}) on {where}"
+        name = f"{strategy.name[: MAX_NAME - len(FOUND)]}{FOUND}"
+        path = folder / f"{name}.yaml"
+        replace_file(path, dump(chosen.model_copy(update={"name": name, "provenance": told})))
     return path
+
+
+def _search(
+    optuna: Any,
+    study: Any,
+    strategy: StrategyRecipe,
+    space: Space,
+    score: Callable[[StrategyRecipe], float],
+    trials: int,
+    seed: int,
+    report: Callable[[str], None],
+) -> None:
+    """Go on until so many trials have ended. What is tried depends on the seed and on the trials before alone."""
+    state = optuna.trial.TrialState
+    while (done := len(study.get_trials(states=(state.COMPLETE, state.PRUNED)))) < trials:
+        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "tune", done) % 2**32)
+        trial = study.ask()
+        settings = {key: _suggest(trial, key, choice) for key, choice in space.search.items()}
+        told = _told(settings)
+        try:
+            value = score(with_settings(strategy, settings))
+        except BusyError:
+            raise
+        except (RunError, UserError) as error:
+            if isinstance(error.__cause__, OSError):  # a full disk is no bad setting
+                raise
+            if isinstance(error, UserError) and not study.get_trials(states=(state.COMPLETE,)):
+                raise UserError(f"{error} (with {told})") from error  # likely a mistake that all trials would share
+            report(str(error))
+            study.tell(trial, state=state.PRUNED)
+            result = "failed"
+        else:
+            study.tell(trial, value)
+            result = f"{value:.4f}"
+        report(f"trial {done + 1} of {trials}: {result} with {told}")
 
 
 def first_tasks(benchmark: BenchmarkRecipe, count: int) -> BenchmarkRecipe:
@@ -180,14 +204,24 @@ def with_settings(strategy: StrategyRecipe, settings: dict[str, Any]) -> Strateg
         *steps, last = key.split(".")
         part: Any = plain
         for step in steps:
-            part = part.get(step) if isinstance(part, dict) else None
-        if not isinstance(part, dict):
+            part = _entry(part, step)
+        if isinstance(part, list) and _entry(part, last) is not None:
+            part[int(last)] = value
+        elif isinstance(part, dict):
+            part[last] = value
+        else:
             raise RecipeError(f"search: the recipe has no '{key}'")
-        part[last] = value
     try:
         return StrategyRecipe.model_validate(plain)
     except ValidationError as error:
         raise_faults(recipe_faults(StrategyRecipe, error, Source(plain, {(): Position("search")})))
+
+
+def _entry(part: Any, step: str) -> Any:
+    """What a mapping or a list has under a name or an index; None where there is nothing."""
+    if isinstance(part, list):
+        return part[int(step)] if step.isdecimal() and int(step) < len(part) else None
+    return part.get(step) if isinstance(part, dict) else None
 
 
 def _read(path: Path) -> Space:
@@ -220,16 +254,27 @@ def _check(strategy: StrategyRecipe, space: Space) -> None:
 
 
 def _study(optuna: Any, name: str, log: Path) -> Any:
+    journal = optuna.storages.journal
+    lock = journal.JournalFileSymlinkLock(str(log))
+    lock.acquire()
     try:
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(log)))
+        drop_unfinished_line(log)  # of a crash: Optuna would write on behind it
+    finally:
+        lock.release()
+    try:
+        storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(log), lock_obj=lock))
         return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     except (ValueError, KeyError) as error:
         raise UserError(f"{log} is damaged ({error}); move it away to search anew: finished runs are kept") from None
 
 
-def _selection(benchmark: BenchmarkRecipe, space: Space) -> tuple[BenchmarkRecipe, str]:
+def _selection(benchmark: BenchmarkRecipe, space: Space, path: Path) -> tuple[BenchmarkRecipe, str]:
+    """The stream that settings are selected on, and how it is named in the result."""
+    own = differences(benchmark)
+    if space.stream is not None and own:
+        raise UserError(f"{path}: stream: is what settings are selected on, so this has no effect: {', '.join(own)}")
     stream = benchmark if space.stream is None else load_benchmark(space.stream)
-    where = f"the stream {stream.name}"
+    where = f"the stream {stream.name}" + (f" with {', '.join(own)}" if own else "")
     if space.tasks is not None:
         stream, where = first_tasks(stream, space.tasks), f"the first {space.tasks} tasks of {where}"
     return stream, where
@@ -257,12 +302,10 @@ def _settings(trial: Any, space: Space) -> dict[str, Any]:
     }
 
 
-def _told(trial: Any, space: Space) -> str:
-    tried = ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in _settings(trial, space).items()
+def _told(settings: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items()
     )
-    return f"{'failed' if trial.value is None else f'{trial.value:.4f}'} with {tried}"
 
 
 def _optuna() -> Any:

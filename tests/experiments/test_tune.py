@@ -6,7 +6,7 @@ import pytest
 
 from clbinn.errors import RecipeError, RunError, UserError
 from clbinn.experiments.tune import first_tasks, tune, with_settings
-from clbinn.recipes import load_strategy
+from clbinn.recipes import load_benchmark, load_strategy
 from clbinn.schema import BenchmarkRecipe
 
 pytest.importorskip("optuna")
@@ -92,6 +92,67 @@ def test_folder_and_record_that_cannot_be_used(kit, tmp_path):
         search(out=tmp_path)
 
 
+def test_record_that_was_cut_off_goes_on(kit, tmp_path):
+    search = partial(tune, kit.stream(), kit.strategy("bayesbinn"), write(tmp_path, SPACE), out=tmp_path, device="cpu")
+    log = search(trials=1).with_name("trials.log")
+    log.write_bytes(log.read_bytes() + b'{"op_code":6,"worker_id":"')
+    told = []
+    search(trials=2, report=told.append)
+    assert [line.partition(":")[0] for line in told] == ["trial 2 of 2"]
+    assert all(line.endswith("}") for line in log.read_text().splitlines())
+
+
+def test_a_setting_that_only_the_data_refuse(kit, tmp_path, monkeypatch):
+    calls = []
+
+    def run(stream, tried, seed, out, **settings):
+        calls.append(tried.train.epochs)
+        if len(calls) in refused:
+            raise UserError("too many for these data")
+        (tmp_path / "summary.json").write_text('{"average_accuracy": 0.5}')
+        return tmp_path
+
+    monkeypatch.setattr("clbinn.experiments.run.run", run)
+    space = write(tmp_path, "search: {train.epochs: {low: 1, high: 90}}")
+    search = partial(tune, kit.stream(), kit.strategy("bayesbinn"), space, out=tmp_path, trials=3)
+    refused = (1,)
+    with pytest.raises(UserError, match=rf"too many for these data \(with train\.epochs {calls or '[0-9]+'}\)"):
+        search()
+    refused, told = (3,), []
+    path = search(report=told.append)
+    assert [line.partition(" with")[0] for line in told if line.startswith("trial")] == [
+        "trial 1 of 3: 0.5000",
+        "trial 2 of 3: failed",
+        "trial 3 of 3: 0.5000",
+    ]
+    assert "too many for these data" in told
+    assert load_strategy(path).provenance.startswith("2 trials")
+
+
+def test_a_name_that_is_long_already(kit, tmp_path):
+    method = kit.strategy("bayesbinn").model_copy(update={"name": "a" * 64})
+    path = tune(kit.stream(), method, write(tmp_path, SPACE), out=tmp_path, trials=1, device="cpu")
+    assert load_strategy(path).name == "a" * 58 + "_found"
+
+
+def test_a_stream_that_was_changed_is_told(kit, tmp_path):
+    stream = load_benchmark("permuted_digits", ["benchmark.tasks.count=1", "benchmark.source.train_size=50"])
+    tiny = "search: {train.epochs: [1]}"
+    path = tune(stream, kit.strategy("naive"), write(tmp_path, tiny), out=tmp_path, trials=1, device="cpu")
+    assert "the stream permuted_digits with benchmark.source.train_size 50 instead of" in load_strategy(path).provenance
+    with pytest.raises(UserError, match=r"so this has no effect: benchmark\.source\.train_size 50"):
+        tune(stream, kit.strategy("naive"), write(tmp_path, f"{tiny}\nstream: permuted_digits"), out=tmp_path)
+
+
+def test_files_of_another_user(kit, tmp_path, monkeypatch):
+    def denied(source, target):
+        raise PermissionError(errno.EACCES, "Permission denied", source, None, target)
+
+    monkeypatch.setattr("os.symlink", denied)
+    with pytest.raises(UserError, match=r"trials\.log.*: Permission denied; set that right"):
+        tune(kit.stream(), kit.strategy("bayesbinn"), write(tmp_path, SPACE), out=tmp_path, trials=1, device="cpu")
+
+
 def test_a_full_disk_is_no_bad_setting(kit, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise RunError("no room") from OSError(errno.ENOSPC, "full")
@@ -118,6 +179,10 @@ def test_first_tasks(kit):
 
 def test_settings_leave_the_rest(kit):
     changed = with_settings(kit.strategy("bayesbinn"), {"options.lr": 0.5, "model.norm": "layer"})
+    assert with_settings(load_strategy("bop"), {"plugins.0.options.gamma": 0.5}).plugins[0].options["gamma"] == 0.5
+    assert with_settings(kit.strategy("bayesbinn"), {"model.hidden.0": 7}).model.model_extra["hidden"][0] == 7
+    with pytest.raises(RecipeError, match=r"no 'plugins\.9\.options"):
+        with_settings(load_strategy("bop"), {"plugins.9.options.gamma": 0.5})
     assert changed.options["lr"] == 0.5
     assert changed.model.model_extra["norm"] == "layer"
     assert changed.train == kit.strategy("bayesbinn").train

@@ -135,14 +135,15 @@ class _Slot:
     def _start(self) -> Any:
         self._log.seek(0)
         self._log.truncate()
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # what we can import, it can
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "clbinn.experiments.engines.worker"],  # no import from the working folder
+        path = [entry or os.getcwd() for entry in sys.path]  # what we can import, it can
+        code = f"import sys; sys.path[:] = {path!r}; from clbinn.experiments.engines.worker import main; main()"
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": path},
+            env={**os.environ, **WORKER_ENVIRONMENT},
             start_new_session=True,  # Ctrl-C comes to us alone; we tell the workers
         )
 
