@@ -63,7 +63,7 @@ def relaxed_sample(natural: Tensor, noise: Tensor, temperature: float) -> Tensor
 
 
 def gradient_scale(relaxed: Tensor, natural: Tensor, temperature: float, num_data: float, eps: float = 1e-10) -> Tensor:
-    """S = N (1 - w² + eps) / (τ (1 - tanh²λ + eps)), which is N dw/dμ for eps = 0.
+    """s = N (1 - w² + eps) / (τ (1 - tanh²λ + eps)), which is N dw/dμ for eps = 0.
 
     At the paper's temperatures both numerator and denominator are mostly 0 in float32, and eps decides the result.
     """

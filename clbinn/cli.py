@@ -239,7 +239,10 @@ def reproduce(table: str | None, **settings: Any) -> None:
     if table is None:
         to_stdout(paper.overview())
         return
-    to_stdout(paper.reproduce(table, **settings))
+    done = paper.reproduce(table, **settings)
+    to_stdout(done.text)
+    if done.failed:
+        raise RunError(f"{len(done.failed)} could not be run; the same command tries again what failed")
 
 
 @cli.command("list")

@@ -2,7 +2,7 @@
 
 import errno
 
-__all__ = ["DataError", "RecipeError", "RunError", "UserError", "disk_is_full", "unwritable"]
+__all__ = ["DataError", "RecipeError", "RunError", "UserError", "describe", "disk_is_full", "unwritable"]
 
 
 class UserError(Exception):
@@ -19,6 +19,16 @@ class DataError(UserError):
 
 class RunError(Exception):
     """A run that could not go on (numbers that are not finite, a full disk). Exit status 1."""
+
+
+def describe(error: Exception) -> str:
+    """In a line: the message of an error that is meant for users; for any other also what and where it is."""
+    if isinstance(error, UserError | RunError):
+        return str(error)
+    import traceback
+
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
 
 
 def disk_is_full(error: OSError) -> bool:

@@ -18,8 +18,8 @@ from clbinn.checks import check_choice, check_count
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, reestimate, use_test_batch
 from clbinn.nn.many import ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
-from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
+from clbinn.optim.binary import BinaryOptimizer
 
 __all__ = ["estimate_batch_norm", "predict_log_proba", "predict_proba"]
 
@@ -83,24 +83,23 @@ def predict_log_proba(
     seed: int | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The logarithm of `predict_proba`, finite: probabilities below the smallest normal number count as that.
+    """Log-probabilities of the mean prediction, finite: those below the smallest normal number count as that.
+
+    Arguments and errors are those of `predict_proba`, but that networks with one output are let through, and:
 
     Args:
-        net: As there, and so are the others.
-        opt: …
-        x: Inputs, or bytes with their normalisation, which an MLP multiplies exactly and faster.
-        mc_samples: …
-        average: …
-        batch_size: …
-        batch_norm: …
-        seed: …
+        net: See there.
+        opt: See there.
+        x: May also be bytes with their normalisation, which an MLP multiplies exactly and faster.
+        mc_samples: See there.
+        average: See there.
+        batch_size: See there.
+        batch_norm: See there.
+        seed: See there.
         forward: Inputs → logits, for networks that take more than the input; None calls `net`.
 
     Returns:
         Log-probabilities (n, classes).
-
-    Raises:
-        ValueError: As there, but for one class; and so are TypeError and RuntimeError.
     """
     check_choice("average", average, get_args(Average))
     check_choice("batch_norm", batch_norm, ("running", "batch"))

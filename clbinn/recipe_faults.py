@@ -48,8 +48,9 @@ def recipe_faults(model: type[BaseModel], error: ValidationError, source: Source
 
 def nearest(word: str, choices: Collection[str]) -> str:
     """`; did you mean 'x'?` where one of the choices is near, else nothing."""
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean '{folded[near[0]]}'?" if near else ""
 
 
 def one_of(word: str, choices: Collection[str]) -> str:

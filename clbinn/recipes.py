@@ -43,6 +43,7 @@ SINGULAR: dict[Kind, str] = {"benchmarks": "benchmark", "strategies": "strategy"
 BENCHMARK_PREFIX = "benchmark."
 OWN_FIELDS = ("name", "title", "provenance")  # say what this one recipe is: never taken over
 CHOOSERS = ("kind", "dataset", "target")  # another choice here brings other neighbours: replace, don't merge
+DEFAULTS: dict[Place, dict[str, str]] = {("model",): {"kind": "mlp"}}  # what a recipe that leaves it out has chosen
 
 
 def load_benchmark(name_or_path: str | Path, overrides: Sequence[str] = ()) -> BenchmarkRecipe:
@@ -107,7 +108,7 @@ def apply_override(source: Source, override: str, prefix: str = "") -> None:
     steps = key.strip().removeprefix(prefix).split(".")
     if not equals or not all(steps):
         raise_faults([Fault(position, (), "write KEY=VALUE, e.g. train.epochs=3 or benchmark.tasks.count=10")])
-    if steps == ["extends"]:
+    if steps[0] == "extends":
         raise_faults([Fault(position, (), "what a recipe extends is said in its file; name the other recipe itself")])
     if len(steps) > MAX_DEPTH:
         raise_faults([Fault(position, (), f"nested deeper than {MAX_DEPTH} levels")])
@@ -160,11 +161,18 @@ def kind_of(name_or_path: str | Path) -> Kind:
     Raises:
         RecipeError: It is neither.
     """
-    name = str(name_or_path)
+    return _kind_of(str(name_or_path), None, 0)
+
+
+def _kind_of(name: str, beside: Path | None, depth: int) -> Kind:
     if _is_path(name):
-        data = yaml_source.read(_find("benchmarks", name)).data
-        is_stream = isinstance(data, dict) and any(field in data for field in ("tasks", "source", "scenario"))
-        return "benchmarks" if is_stream else "strategies"
+        path = _find("benchmarks", name, beside)
+        data = yaml_source.read(path).data
+        keys = set(data) if isinstance(data, dict) else set()
+        if keys & {"tasks", "source", "scenario"}:
+            return "benchmarks"
+        base = data["extends"] if "extends" in keys and not keys & {"target", "train", "model", "optimizer"} else None
+        return _kind_of(base, path.parent, depth + 1) if isinstance(base, str) and depth < MAX_DEPTH else "strategies"
     kinds: tuple[Kind, Kind] = ("benchmarks", "strategies")
     for kind in kinds:
         if name in catalogue(kind):
@@ -278,13 +286,14 @@ def merge(base: Source, own: Source, place: Place = ()) -> None:
     for key, value in ours.items():
         old = theirs.get(key)
         inner = (*place, key)
-        if isinstance(value, dict) and isinstance(old, dict) and not _chooses_anew(old, value):
+        if isinstance(value, dict) and isinstance(old, dict) and not _chooses_anew(old, value, DEFAULTS.get(inner, {})):
             merge(base, own, inner)
         else:
             base.put(inner, own.part(inner))
 
 
-def _chooses_anew(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _chooses_anew(old: dict[str, Any], new: dict[str, Any], default: dict[str, str]) -> bool:
+    old = default | old
     return any(word in new and word in old and new[word] != old[word] for word in CHOOSERS)
 
 

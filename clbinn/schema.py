@@ -111,8 +111,8 @@ class Normalise(Model):
     @field_validator("std")
     @classmethod
     def _std_is_positive(cls, std: float | list[float]) -> float | list[float]:
-        if any(number <= 0 for number in (std if isinstance(std, list) else [std])):
-            raise _fault("must be above 0")
+        if not all(1e-30 <= number <= 1e30 for number in (std if isinstance(std, list) else [std])):
+            raise _fault("must be from 1e-30 to 1e30")
         return std
 
 
@@ -140,6 +140,8 @@ class SourceSpec(Model):
         dataset = info.data.get("dataset")
         if path is None and dataset in READ_FROM_PATH:
             raise _fault(f"dataset '{dataset}' needs a 'path'")
+        if path is not None and dataset is not None and dataset not in READ_FROM_PATH:
+            raise _fault(f"only {', '.join(READ_FROM_PATH)} are read from a 'path'; {dataset} is not")
         if path is not None and ".." in re.split(r"[/\\]", path):
             raise _fault("a path can't climb with '..'; give the full path, or keep the data under --data-root")
         return path
@@ -254,7 +256,9 @@ class BenchmarkRecipe(Model):
         if info.data["source"] is None and not brings_data:
             raise _fault("these tasks need a 'source' beside them, e.g. source: {dataset: digits}")
         if info.data["source"] is not None and brings_data:
-            raise _fault("these tasks name their own data; remove 'source'")
+            raise _fault(
+                "these tasks name their own data; remove 'source', or write `source: null` over an inherited one"
+            )
         return tasks
 
 
@@ -305,7 +309,12 @@ def json_schemas() -> dict[str, dict[str, Any]]:
             "type": "string",
             "description": "Recipe that this one takes over: a name of the catalogue, or a path from this file.",
         }
-        schema["required"] = ["name"]  # the rest may come from the recipe that is extended
+        for part in schema["$defs"].values():
+            part.pop("required", None)  # the rest may come from the recipe that is extended
+        schema["required"] = ["name"]
+        tasks = schema["properties"].get("tasks", {})
+        if "oneOf" in tasks:  # without its kind, a part of a mapping fits several
+            tasks["anyOf"] = tasks.pop("oneOf")
         schemas[name] = schema
     return schemas
 

@@ -32,10 +32,13 @@ def import_target(name: str, where: str = "target") -> Any:
     except Exception as error:  # a module of the user's may fail in any way
         raise RecipeError(f"{where}: '{name}' can't be imported: {type(error).__name__}: {error}") from error
     try:
-        return getattr(module, attribute)
+        found = getattr(module, attribute)
     except AttributeError:
         near = nearest(attribute, getattr(module, "__all__", dir(module)))
         raise RecipeError(f"{where}: '{module_name}' has no '{attribute}'{near}") from None
+    if not callable(found):
+        raise RecipeError(f"{where}: '{name}' is a {type(found).__name__}, not a class or a function")
+    return found
 
 
 def check_options(
@@ -140,7 +143,8 @@ def _expected(parameter: inspect.Parameter, value: Any) -> str | None:
                 return None
             words.append(PLAIN_TYPES[member])
         elif typing.get_origin(member) in (list, tuple, Sequence):
-            item = typing.get_args(member)[0]
+            item, *others = typing.get_args(member)
+            item = Any if set(others) - {item, ...} else item  # a pair of two kinds: we don't look into it
             if isinstance(value, list | tuple) and (item not in PLAIN_TYPES or all(_is_a(one, item) for one in value)):
                 return None
             words.append("a list" + (f", each {PLAIN_TYPES[item]}" if item in PLAIN_TYPES else ""))

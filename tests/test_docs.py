@@ -161,7 +161,7 @@ def test_recipes_load(page, world):
         data = yaml_source.read(path).data
         if not isinstance(data, dict) or "name" not in data:
             continue  # a part of a recipe: that it can be read is all
-        kind = recipes.kind_of(path) if "extends" not in data or "tasks" in data else "strategies"
+        kind = recipes.kind_of(path)
         (recipes.load_benchmark if kind == "benchmarks" else recipes.load_strategy)(path)
 
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "clbinn"
 
 # Each part may import the parts before it, and itself.
 ORDER = [
-    {"errors", "seeding", "checks", "compiled"},
+    {"errors", "seeding", "checks", "compiled", "output"},
     {"bernoulli", "packed"},
     {"yaml_source", "recipe_faults", "schema", "targets", "recipes", "recipe_settings"},
     {"optim", "nn"},

@@ -159,6 +159,10 @@ def test_kind_of_names_and_files(write):
     assert recipes.kind_of("permuted_mnist") == "benchmarks"
     assert recipes.kind_of(write("a.yaml", "tasks: 3")) == "benchmarks"
     assert recipes.kind_of(write("b.yml", "target: 3")) == "strategies"
+    assert recipes.kind_of(write("c.yaml", "extends: permuted_digits")) == "benchmarks"
+    assert recipes.kind_of(write("d.yaml", "extends: c.yaml")) == "benchmarks"
+    assert recipes.kind_of(write("e.yaml", "extends: bayesbinn")) == "strategies"
+    assert recipes.kind_of(write("f.yaml", "extends: f.yaml")) == "strategies"
 
 
 def test_in_catalogue_by_name_and_by_path(write):
@@ -190,6 +194,11 @@ def test_another_kind_replaces_its_neighbours(write):
     text = "name: child\nextends: base.yaml\nmodel: {kind: cnn}\noptimizer: {target: torch.optim.Adam}\n"
     child = load_strategy(write("child.yaml", text))
     assert child.model.model_extra == {}
+    write("base.yaml", f"name: base\n{STRATEGY}model: {{hidden: [1]}}\n")  # an mlp, without a word
+    assert (
+        load_strategy(write("other.yaml", "name: other\nextends: base.yaml\nmodel: {kind: cnn}\n")).model.model_extra
+        == {}
+    )
     assert child.optimizer.options == {}
 
 

@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from clbinn import yaml_source
 from clbinn.errors import RecipeError
-from clbinn.recipes import load_benchmark, load_strategy
+from clbinn.recipes import SINGULAR, catalogue, load_benchmark, load_strategy
 from clbinn.schema import BenchmarkRecipe, ModelSpec, StrategyRecipe, json_schemas
 
 
@@ -39,7 +41,7 @@ tasks: {kind: permute_pixels, count: 0, sed: 3, first: ident}
         "r.yaml:3:19: source.dataset: 'mnits' is not a dataset (your own is `package.module:callable`); "
         "did you mean 'mnist'?",
         "r.yaml:3:44: source.normalise.mean: expected a number, or a list of numbers, one per channel",
-        "r.yaml:3:59: source.normalise.std: must be above 0",
+        "r.yaml:3:59: source.normalise.std: must be from 1e-30 to 1e30",
         "r.yaml:3:73: source.download: expected true or false, not 'yes'",
         "r.yaml:4:11: scenario: 'domian' is not known here; did you mean 'domain'?",
         "r.yaml:5:38: tasks.count: must be at least 1, not 0",
@@ -71,7 +73,8 @@ tasks: {kind: permute_pixels, count: 0, sed: 3, first: ident}
         ("{kind: split_classes, per_task: 2, order: [1, 0], seed: 3}", "1:101: tasks.seed: classes are in the order "
          "given or drawn from the seed: keep 'order' or 'seed'"),
         ("{kind: split_classes, per_task: 2, order: [1, 1]}", "1:87: tasks.order: a class stands in the order twice"),
-        ("[{dataset: mnist}]", "1:45: tasks: these tasks name their own data; remove 'source'"),
+        ("[{dataset: mnist}]", "1:45: tasks: these tasks name their own data; remove 'source', or write `source: "
+         "null` over an inherited one"),
     ],
 )  # fmt: skip
 def test_tasks(faults, tasks, fault):
@@ -94,6 +97,8 @@ def test_tasks(faults, tasks, fault):
         ("{dataset: my.module}", "3:15: tasks.0.dataset: 'my.module' is not a dataset (your own is "
          "`package.module:callable`); expected 'digits', 'mnist5k', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', "
          "'idx', 'npz', 'images' or 'synthetic'"),
+        ("{dataset: mnist, path: my_mnist}", "3:28: tasks.0.path: only idx, npz, images are read from a 'path'; mnist "
+         "is not"),
         ("{dataset: mnist, train_size: 0}", "3:34: tasks.0.train_size: must be at least 1, not 0"),
     ],
 )  # fmt: skip
@@ -155,6 +160,38 @@ def test_json_schemas_ask_for_what_the_models_ask_for():
     assert schemas["strategy"]["additionalProperties"] is False
     kinds = json.dumps(schemas["benchmark"]["$defs"])
     assert all(f'"const": "{kind}"' in kinds for kind in ("permute_pixels", "split_classes", "rotate", "avalanche"))
+
+
+PARTS = {
+    "benchmarks": [
+        "name: a\nextends: permuted_mnist\ntasks: {count: 3}\nsource: {train_size: 100}\n",
+        "name: a\nextends: split_mnist_task\ntasks: {seed: run}\n",
+    ],
+    "strategies": ["name: a\nextends: bayesbinn\ntrain: {epochs: 10}\noptimizer: {options: {lr: 0.1}}\n"],
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_json_schemas_take_what_the_loader_takes(kind):
+    schema = json_schemas()[SINGULAR[kind]]
+    Draft202012Validator.check_schema(schema)
+    validate = Draft202012Validator(schema).validate
+    texts = [path.read_text(encoding="utf-8") for path in catalogue(kind).values()] + PARTS[kind]
+    for text in texts:
+        validate(yaml_source.parse(text, "text").data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("benchmarks", "name: a\nextends: permuted_mnist\ntasks: {cuont: 3}\n"),
+        ("benchmarks", "name: a\nextends: permuted_mnist\ntasks: {count: x}\n"),
+        ("strategies", "name: a\nextends: bayesbinn\ntrain: {epoch: 10}\n"),
+        ("strategies", "nam: a\n"),
+    ],
+)
+def test_json_schemas_refuse_typos(kind, text):
+    assert not Draft202012Validator(json_schemas()[SINGULAR[kind]]).is_valid(yaml_source.parse(text, "text").data)
 
 
 def test_json_schemas_are_written_for_editors(tmp_path):

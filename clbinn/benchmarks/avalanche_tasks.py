@@ -1,12 +1,14 @@
 """Streams that Avalanche defines itself: any of its classic benchmarks, by name."""
 
-import difflib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, RecipeError
+from ..recipe_faults import one_of
 from ..schema import AvalancheTasks
+from ..targets import check_options
 from .data import how_to_get, present, search_roots
 
 __all__ = ["load_avalanche"]
@@ -39,21 +41,19 @@ def load_avalanche(
 
     names = [name for name, value in vars(classic).items() if inspect.isfunction(value) and name[0].isupper()]
     if spec.benchmark not in names:
-        near = difflib.get_close_matches(spec.benchmark, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}."
-        raise RecipeError(f"Avalanche has no benchmark {spec.benchmark!r}: {hint}")
+        raise RecipeError(f"Avalanche has no benchmark {spec.benchmark!r}{one_of(spec.benchmark, sorted(names))}")
     make = getattr(classic, spec.benchmark)
     parameters = inspect.signature(make).parameters
     options = dict(spec.options)
-    unknown = [name for name in options if name not in parameters]
-    if unknown:
-        raise RecipeError(f"{spec.benchmark} has no argument {unknown[0]!r}; it has {', '.join(parameters)}.")
+    check_options(make, options, "tasks.options")
     if "seed" in parameters and (seed is not None or options.get("seed", parameters["seed"].default) is None):
         options["seed"] = seed or 0  # without one Avalanche draws another stream each time
     for parameter in parameters:
-        if parameter.startswith("dataset_root") and parameter not in options:
+        if parameter.startswith("dataset_root"):
             name = parameter.removeprefix("dataset_root").strip("_") or _files_of(spec.benchmark)
-            options[parameter] = _root(spec.benchmark, name, data_root, bool(download))
+            given = options.get(parameter)
+            roots = search_roots(data_root) if given is None else [Path(given)]
+            options[parameter] = _root(spec.benchmark, name, roots, given is not None, bool(download))
     try:
         benchmark = make(**options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
@@ -70,19 +70,19 @@ def _files_of(benchmark: str) -> str | None:
     return next((files for part, files in _FILES.items() if part in benchmark), None)
 
 
-def _root(benchmark: str, name: str | None, data_root: str | Path | None, download: bool) -> Path:
-    roots = search_roots(data_root)
-    if name is None and not download:
+def _root(benchmark: str, name: str | None, roots: Sequence[Path], given: bool, download: bool) -> Path:
+    """The folder to read from: of a known data set the first that has it, else the first."""
+    if download or (name is None and given):
+        return next((root for root in roots if name is not None and present(name, root)), roots[0])
+    if name is None:
         raise DataError(
             f"Avalanche fetches what {benchmark} needs by itself: allow it (--download), or say where the data are "
             "(options: {dataset_root: …})."
         )
     for root in roots:
-        if name is not None and present(name, root):
+        if present(name, root):
             return root
-    if name is not None and not download:
-        raise DataError(f"{name}, which {benchmark} needs, was not found.\n{how_to_get(name, data_root)}")
-    return roots[0]
+    raise DataError(f"{name}, which {benchmark} needs, was not found.\n{how_to_get(name, roots, 'give --download')}")
 
 
 def _describe(benchmark: Any) -> dict[str, Any]:

@@ -45,13 +45,14 @@ def cached(dataset: Any) -> ResidentData | None:
     Returns:
         The same mini-batches as resident data; None if it isn't known to be fixed, or too large (1 GiB).
     """
-    if len(dataset) == 0 or not plain(dataset) or not _is_fixed(dataset, current_group(dataset)):
+    data = getattr(dataset, "_flat_data", dataset)
+    if len(dataset) == 0 or not plain(dataset) or not _is_fixed(data, current_group(dataset)):
         return None
     x = dataset[0][0]
     if not isinstance(x, Tensor) or x.dtype != torch.float32 or 4 * math.prod(x.shape) * len(dataset) > _LARGEST:
         return None
-    loader = DataLoader(dataset, batch_size=1000, generator=torch.Generator())  # not a number of the global generator
-    columns = [torch.cat(parts) for parts in zip(*loader, strict=True)]
+    with torch.random.fork_rng(devices=[]):  # a fixed angle is drawn as well
+        columns = [torch.cat(parts) for parts in zip(*DataLoader(dataset, batch_size=1000), strict=True)]
     if any(column.dtype != torch.int64 for column in columns[1:]) or len(columns) not in (2, 3):
         return None
     return ResidentData((TensorTask(columns[0], columns[1]),), None, *columns[2:])
@@ -68,10 +69,8 @@ def _is_fixed(node: Any, group: str | None) -> bool:
         return _is_fixed(node.dataset, group)
     if isinstance(node, ConcatDataset):
         return all(_is_fixed(part, group) for part in node.datasets)
-    if hasattr(node, "_flat_data"):
-        return _is_fixed(node._flat_data, group)
-    if not hasattr(node, "_datasets"):
-        return False
+    if hasattr(node, "_flat_data") or not hasattr(node, "_datasets"):
+        return False  # an AvalancheDataset brings its own group: known as the outermost alone
     groups = (getattr(node, name, None) for name in ("_transform_groups", "_frozen_transform_groups"))
     return _all_fixed(g[group] for g in groups if g is not None) and all(_is_fixed(d, group) for d in node._datasets)
 

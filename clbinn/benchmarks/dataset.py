@@ -321,8 +321,8 @@ def _flatten(node: Any, group: str | None) -> Found | None:
         return _concatenate([node.dataset], node.indices, group)
     if isinstance(node, ConcatDataset):
         return _concatenate(node.datasets, None, group)
-    if not hasattr(node, "_datasets"):  # neither Avalanche's FlatData nor AvalancheDataset
-        return None
+    if hasattr(node, "_flat_data") or not hasattr(node, "_datasets"):
+        return None  # an AvalancheDataset brings its own group and task labels: known as the outermost alone
     for name in ("_transform_groups", "_frozen_transform_groups"):
         groups = getattr(node, name, None)
         if groups is not None and groups[group] is not None:

@@ -5,7 +5,7 @@ from typing import Any
 from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 from avalanche.training.utils import _at_task_boundary
 
-__all__ = ["Parts", "whole_experience"]
+__all__ = ["Parts", "task_begins", "training_set", "whole_experience"]
 
 
 def whole_experience(experience: Any) -> Any:
@@ -15,6 +15,17 @@ def whole_experience(experience: Any) -> Any:
     """
     parted = isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries
     return experience.origin_experience if parted else experience
+
+
+def training_set(strategy: Any) -> Any:
+    """The training data of the whole task that a strategy is at, as its plugins have made them."""
+    whole = whole_experience(strategy.experience)
+    return strategy.adapted_dataset if whole is strategy.experience else whole.dataset
+
+
+def task_begins(experience: Any) -> bool:
+    """Whether an experience is the first of its task."""
+    return bool(_at_task_boundary(experience, before=True))
 
 
 class Parts:
@@ -28,7 +39,7 @@ class Parts:
 
     def begin(self, experience: Any) -> bool:
         """Whether a task begins with this experience; to be called before each."""
-        first = bool(_at_task_boundary(experience, before=True))
+        first = task_begins(experience)
         self._count = 1 if first else self._count + 1
         return first
 

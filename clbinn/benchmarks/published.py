@@ -57,7 +57,7 @@ def _download(name: str, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         getattr(datasets, kinds[name])(root, download=True)
     except (RuntimeError, URLError, OSError, EOFError) as error:
-        raise DataError(f"{name} could not be downloaded to {root}: {error}\n{how_to_get(name, root)}") from error
+        raise DataError(f"{name} could not be downloaded to {root}: {error}\n{how_to_get(name, [root])}") from error
 
 
 def _idx(name: str, data_root: str | Path | None, download: bool) -> Splits:

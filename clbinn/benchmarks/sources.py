@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import DataError, RecipeError, UserError
 from ..schema import SourceSpec
+from ..targets import check_options
 from . import builtin, files, published
 
 __all__ = ["SOURCES", "Source", "load_source", "stratified"]
@@ -30,6 +31,11 @@ class Source:
     train_targets: Tensor
     test_images: Tensor
     test_targets: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images and labels for training, then for testing."""
+        return self.train_images, self.train_targets, self.test_images, self.test_targets
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,12 +145,9 @@ def _call(target: str, options: dict[str, Any]) -> tuple[Split, Split]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise DataError(f"{target} can't be imported: {error}") from error
-    try:
-        inspect.signature(function).bind(**options)
-    except TypeError as error:
-        raise RecipeError(f"{target} can't be called with the options {options}: {error}.") from error
-    except ValueError:  # some functions of C have no signature
-        pass
+    if not callable(function):
+        raise RecipeError(f"{target} is no function")
+    check_options(function, options, "source.options")
     try:
         result = function(**options)
     except UserError:
@@ -162,9 +165,9 @@ def _call(target: str, options: dict[str, Any]) -> tuple[Split, Split]:
 def _checked(name: str, part: str, images: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """Images as uint8 or float32 with channels first, labels as int64; refuses what can't be learned from."""
     x, y = _tensor(name, f"{part} images", images), _tensor(name, f"{part} labels", targets)
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
+    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or x.numel() == 0:
         raise DataError(
-            f"{name}: {part} images must be (n, ...) and labels (n,) with the same n above 0; "
+            f"{name}: {part} images must be (n, ...) and labels (n,) with the same n, none of them empty; "
             f"they are {tuple(x.shape)} and {tuple(y.shape)}."
         )
     if x.dtype.is_floating_point:
@@ -193,8 +196,11 @@ def _checked(name: str, part: str, images: Any, targets: Any) -> tuple[Tensor, T
 
 def _tensor(name: str, what: str, values: Any) -> Tensor:
     try:
-        return values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
-    except (TypeError, ValueError) as error:
+        if isinstance(values, Tensor):
+            return values.detach().cpu()
+        array = np.asarray(values)
+        return torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise DataError(f"{name}: {what} are not an array of numbers: {error}") from error
 
 

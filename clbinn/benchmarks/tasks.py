@@ -99,8 +99,7 @@ class _Material:
     @functools.cached_property
     def digest(self) -> str:
         """Of images and labels."""
-        source = self.source
-        return digest(source.train_images, source.train_targets, source.test_images, source.test_targets)
+        return digest(*self.source.tensors)
 
     def task(
         self,

@@ -161,7 +161,7 @@ def _evaluator(metrics: PredictionMetrics) -> Any:
     from avalanche.training.plugins import EvaluationPlugin
 
     def ignore(strategy: Any, **_: Any) -> None:
-        """Nothing of ours is measured while training: spare each step of Avalanche's own strategies the way through."""
+        """Nothing of ours is measured while training: skip the calls at each step of Avalanche's own strategies."""
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")

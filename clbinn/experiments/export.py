@@ -8,6 +8,8 @@ from clbinn.experiments import checkpoint
 
 __all__ = ["export"]
 
+_ELSEWHERE = " (of a single task's runs, the one with mc_samples 0 has it; synthetic problems keep none)"
+
 
 def export(run: Path, file: Path) -> str:
     """Write the network that a run ended with, or stands at, for `clbinn.packed.load`.
@@ -25,7 +27,7 @@ def export(run: Path, file: Path) -> str:
     """
     state, faults = checkpoint.load_latest(run)
     if state is None:
-        raise UserError("\n".join([*faults, f"{run}: there is no checkpoint to take the network from"]))
+        raise UserError("\n".join([*faults, f"{run}: there is no checkpoint to take the network from{_ELSEWHERE}"]))
     best = state.get("progress", {}).get("best", {})  # empty where the first epoch was cut off
     learner = best.get("learner", state["learner"])
     network = learner.get("model") or learner["network"]

@@ -7,7 +7,7 @@ method; `sweep` makes one method for each value of one field.
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -43,13 +43,14 @@ class Method(StrategyRecipe):
     augment: bool = False
     data_factor: float = Field(1.0, gt=0)
     mc_samples: int = Field(0, ge=0)
-    also_mc_samples: list[int] = Field(default_factory=list)
+    also_mc_samples: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     pretraining: Pretraining | None = None
 
     @property
     def variants(self) -> list["Method"]:
         """What one training gives a run folder for: `mc_samples` as it is, and each of `also_mc_samples`."""
-        return [self, *(self.model_copy(update={"mc_samples": samples}) for samples in self.also_mc_samples)]
+        others = dict.fromkeys(samples for samples in self.also_mc_samples if samples != self.mc_samples)
+        return [self, *(self.model_copy(update={"mc_samples": samples}) for samples in others)]
 
 
 class Paper(Model):

@@ -4,16 +4,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clbinn import recipes
-from clbinn.errors import DataError, RunError, UserError
+from clbinn.errors import DataError, RunError, UserError, describe
 from clbinn.experiments.paper import Method, Paper, load_paper, papers
 from clbinn.output import to_stderr
 from clbinn.recipe_faults import one_of
 from clbinn.schema import StrategyRecipe, TargetSpec
 
-__all__ = ["overview", "reproduce"]
+__all__ = ["Reproduction", "overview", "reproduce"]
 
 TITLES = {
     "table3": "Two moons: decision regions of BayesBiNN (mode, mean) and STE",
@@ -30,6 +30,13 @@ STREAM_ROWS = (("bayesbinn", ()), ("bayesbinn_batch", ()), ("bayesbinn_no_prior"
 STREAM_SEEDS = 1
 
 Report = Callable[[str], None]
+
+
+class Reproduction(NamedTuple):
+    """The comparison as text, and what could not be run, a line each."""
+
+    text: str
+    failed: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def reproduce(
     data_root: Path | None = None,
     download: bool | None = None,
     report: Report | None = None,
-) -> str:
+) -> Reproduction:
     """Run a table's rows that are not finished, and compare all with the published numbers.
 
     Args:
@@ -79,7 +86,7 @@ def reproduce(
         report: Gets lines of progress; standard error by default.
 
     Returns:
-        The comparison as text.
+        The comparison, and the rows that failed; their reasons are in its text too.
 
     Raises:
         UserError: No such table, or recipe, device or options can't be used.
@@ -89,26 +96,27 @@ def reproduce(
     name, _, part = table.partition("/")
     if name not in TITLES:
         raise UserError(f"there is no table '{name}'{one_of(name, TITLES)}")
-    notes: list[str] = []
+    failed: list[str] = []
     where = _Where(Path(out), device, data_root, download, report or to_stderr)
     paths: list[Path] = []
     if name == "table13":
-        paths = _run_stream(part, seeds, overrides, notes, where)
+        paths = _run_stream(part, seeds, overrides, failed, where)
     else:
         chosen = [(paper, _methods(paper, part)) for paper in _papers(name, part, overrides)]
         for paper, methods in chosen:
-            paths += _run_paper(paper, methods, seeds, notes, where)
+            paths += _run_paper(paper, methods, seeds, failed, where)
     if not paths:
-        raise RunError("\n".join(notes) or f"{table}: nothing was run")
+        raise RunError("\n".join(failed) or f"{table}: nothing was run")
     from clbinn.report import paper as pages
 
     published = recipes.catalogue_folder("benchmarks") / "targets.csv"
+    notes = list(failed)
     prefix: str | None = f"{'table10' if name == 'table9' else name}/"
     changed = [override for override in overrides if override.partition("=")[0] != "train.epochs"]
     if changed:  # like with like: only the length of a run may differ, which the comparison says
         notes.append(f"Not compared with the paper, whose settings are others: {', '.join(changed)}")
         prefix = None
-    return pages.build(table, TITLES[name], Path(out), paths, published, prefix, notes)
+    return Reproduction(pages.build(table, TITLES[name], Path(out), paths, published, prefix, notes), failed)
 
 
 def _papers(table: str, part: str, overrides: Sequence[str]) -> list[Paper]:
@@ -126,52 +134,55 @@ def _papers(table: str, part: str, overrides: Sequence[str]) -> list[Paper]:
     return found
 
 
-def _methods(paper: Paper, part: str) -> list[Method]:
-    """The rows that are wanted, each checked before the first of them is trained for hours."""
+def _methods(paper: Paper, part: str) -> list[tuple[Method, Method]]:
+    """The rows that are wanted, each with the one that is shipped, checked before the first is trained for hours."""
     from clbinn.experiments.supervised_build import check_method
 
     row = part.partition("/")[2]
-    methods = [method for method in paper.methods if row in ("", method.name)]
+    shipped = load_paper(papers()[paper.name]).methods
+    methods = [pair for pair in zip(paper.methods, shipped, strict=True) if row in ("", pair[0].name)]
     if not methods:
         raise UserError(f"{paper.name} has no '{row}'{one_of(row, [method.name for method in paper.methods])}")
-    for method in methods:
+    for method, _ in methods:
         check_method(method)
     return methods
 
 
 def _run_paper(
     paper: Paper,
-    methods: Sequence[Method],
+    methods: Sequence[tuple[Method, Method]],
     seeds: Sequence[int] | None,
-    notes: list[str],
+    failed: list[str],
     where: "_Where",
 ) -> list[Path]:
-    """The run folders of all rows; what could not be run is told in `notes`."""
+    """The run folders of all rows; what could not be run is told in `failed`."""
     from clbinn.experiments import supervised, synthetic
     from clbinn.experiments.summary import changes
 
     train = supervised.train if paper.trainer == "supervised" else synthetic.train
-    shipped = load_paper(papers()[paper.name])
-    published = {method.name: method for method in shipped.methods}
-    of_data = changes(paper.benchmark, shipped.benchmark)
+    of_data = changes(paper.benchmark, load_paper(papers()[paper.name]).benchmark)
     paths: list[Path] = []
     for seed in range(paper.seeds) if seeds is None else seeds:
-        for method in methods:
+        for method, shipped in methods:
             try:
-                paths += train(
+                found = train(
                     paper.benchmark,
                     method,
                     seed,
                     where.out,
                     report=where.report,
-                    protocol=[*changes(method, published[method.name]), *of_data],
+                    protocol=[*changes(method, shipped), *of_data],
                     **where.machine,
                 )
             except DataError as error:
-                notes.append(f"{paper.name}: not run: {error}")
+                failed.append(f"{paper.name}: not run: {error}")
                 return paths
-            except RunError as error:
-                notes.append(f"{paper.name}/{method.name}, seed {seed}: failed: {error}")
+            except UserError:
+                raise
+            except Exception as error:
+                failed.append(f"{paper.name}/{method.name}, seed {seed}: failed: {describe(error)}")
+                continue
+            paths += [path for path in found if path not in paths]  # of a sweep whose field is overridden
     return paths
 
 
@@ -179,7 +190,7 @@ def _run_stream(
     part: str,
     seeds: Sequence[int] | None,
     overrides: Sequence[str],
-    notes: list[str],
+    failed: list[str],
     where: "_Where",
 ) -> list[Path]:
     """Table 13: the stream's strategies, with a histogram of the weights' probabilities after each task."""
@@ -197,10 +208,12 @@ def _run_stream(
                 show = _events(where.report, name, seed)
                 path = run(benchmark, strategy, seed, where.out, progress=show, **where.machine)
             except DataError as error:
-                notes.append(f"{STREAM}: not run: {error}")
+                failed.append(f"{STREAM}: not run: {error}")
                 return paths
-            except RunError as error:
-                notes.append(f"{STREAM}/{name}, seed {seed}: failed: {error}")
+            except UserError:
+                raise
+            except Exception as error:
+                failed.append(f"{STREAM}/{name}, seed {seed}: failed: {describe(error)}")
                 continue
             _keep_histogram(path)
             if path not in paths:

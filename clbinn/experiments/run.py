@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from clbinn import evaluation
-from clbinn.errors import RecipeError, UserError
-from clbinn.experiments import checkpoint, learner
+from clbinn.errors import RecipeError
+from clbinn.experiments import checkpoint, strategy_state
 from clbinn.experiments.build import build_benchmark, build_strategy, check_strategy, choose_device
 from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors, make_folder
@@ -82,7 +82,7 @@ def run(
         if is_finished(path):
             report({"event": "note", "text": f"{path}: finished before"})
             return path
-        make_folder(Path(out))  # a wrong --out is told before data are read
+        make_folder(Path(out))  # a bad --out is reported before data are read
         device = choose_device(device)
         check_strategy(strategy)
         stream = build_benchmark(benchmark, seed, data_root, download)
@@ -94,7 +94,7 @@ def run(
         with folder.lock():
             if folder.finished:  # another process was quicker
                 return path
-            _check_same_data(folder, stream.info.hashes)
+            folder.check_same_data(stream.info.hashes)
             folder.write_json("environment.json", environment(device, threads, stream.info.hashes))
             folder.write_recipe(benchmark, strategy, seed)
             one = _Run(folder, built, metrics, stream, strategy, seed, report, interrupts, checkpoint_seconds)
@@ -104,18 +104,6 @@ def run(
             folder.write_json("summary.json", summary)  # says that all is there, so it comes last
             report({"event": "summary", **summary})
     return path
-
-
-def _check_same_data(folder: RunFolder, hashes: dict[str, str]) -> None:
-    """Raise UserError for a run that was begun with other data; it would end as if all of it had been these."""
-    begun = any((folder.path / name).exists() for name in (checkpoint.CURRENT, checkpoint.PREVIOUS))
-    before = folder.hashes() if begun else {}
-    changed = [name for name, value in before.items() if value != hashes.get(name)]
-    if changed:
-        raise UserError(
-            f"{folder.path}: this run was begun with other data ({', '.join(changed)} changed): put them back, or move "
-            "the folder away to begin anew"
-        )
 
 
 class _Run:
@@ -233,7 +221,7 @@ class _Run:
         self.watch.seconds["eval"] += time.monotonic() - started
         scores = [vars(s) for _, s in sorted(self.metrics.result().items())]
         self.rows.append(np.array([[score[name] for name in _SCORES] for score in scores]))
-        settings = {name: learner.setting(self.strategy, name) for name in ("batch_norm", "mc_samples")}
+        settings = {name: strategy_state.setting(self.strategy, name) for name in ("batch_norm", "mc_samples")}
         for j, score in enumerate(scores):
             event = self.folder.append_event("evaluation", after_task=after_task, test_task=j + 1, **score, **settings)
             self.report(event)
@@ -248,9 +236,9 @@ class _Run:
             "iteration": 0,
             "finished": True,
             "seconds": self.watch.seconds,
-            "unsaved": learner.unsaved(self.strategy, self.plugins),
+            "unsaved": strategy_state.unsaved(self.strategy, self.plugins),
             "events_size": self.folder.events_size(),
-            "learner": learner.gather(self.strategy, self.plugins),
+            "learner": strategy_state.gather(self.strategy, self.plugins),
         }
         checkpoint.save(self.folder.path, self.final)
 

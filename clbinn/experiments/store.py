@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbinn.errors import UserError
+from clbinn.experiments import checkpoint
 from clbinn.experiments.files import append_line, make_folder, replace_file
 from clbinn.recipes import dump, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
@@ -97,6 +98,17 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def check_same_data(self, hashes: dict[str, str]) -> None:
+        """Raise UserError for a run that was begun with other data; it would end as if all of it had been these."""
+        begun = any((self.path / name).exists() for name in (checkpoint.CURRENT, checkpoint.PREVIOUS))
+        before = self.hashes() if begun else {}
+        changed = [name for name, value in before.items() if value != hashes.get(name)]
+        if changed:
+            raise UserError(
+                f"{self.path}: this run was begun with other data ({', '.join(changed)} changed): put them back, or "
+                "move the folder away to begin anew"
+            )
 
     def append_event(self, event: str, **facts: Any) -> dict[str, Any]:
         """One line of events.jsonl, with the time."""

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from clbinn import evaluation
 from clbinn.errors import RecipeError
-from clbinn.experiments import learner
+from clbinn.experiments import strategy_state
 from clbinn.experiments.paper import Method
 from clbinn.experiments.supervised_build import Learner
-from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim.binary import BinaryOptimizer
 from clbinn.recipe_settings import settings
 from clbinn.recipes import catalogue, load_benchmark, load_strategy, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
@@ -60,11 +60,11 @@ def summarise(
         "ece": float(rows[-1][:, 2].mean()),
         "seconds_train": round(final["seconds"]["train"], 3),
         "seconds_eval": round(final["seconds"]["eval"], 3),
-        "batch_norm": learner.setting(built, "batch_norm"),
-        "mc_samples": learner.setting(built, "mc_samples"),
+        "batch_norm": strategy_state.setting(built, "batch_norm"),
+        "mc_samples": strategy_state.setting(built, "mc_samples"),
         "parameters": sum(p.numel() for p in built.model.parameters()),
         "weight_bits": 1 if hasattr(built.optimizer, "sample_weights") else 32,
-        "memory_bytes": None if unsaved else learner.tensor_bytes(final["learner"]),
+        "memory_bytes": None if unsaved else strategy_state.tensor_bytes(final["learner"]),
         "num_tasks": R.shape[1],
         "epochs": strategy.train.epochs,
         "device": device,

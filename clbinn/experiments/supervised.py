@@ -23,15 +23,15 @@ from clbinn.experiments.build import choose_device
 from clbinn.experiments.environment import environment
 from clbinn.experiments.files import disk_errors
 from clbinn.experiments.interrupts import Interrupts
-from clbinn.experiments.learner import first_not_finite
 from clbinn.experiments.memory import memory_errors
 from clbinn.experiments.paper import Method
 from clbinn.experiments.rng import get_rng, seed_all, set_rng
 from clbinn.experiments.store import RunFolder, is_finished, run_path
+from clbinn.experiments.strategy_state import first_not_finite
 from clbinn.experiments.summary import summarise_one_task
 from clbinn.experiments.supervised_build import Learner, build_learner
 from clbinn.experiments.supervised_data import Experiment, load_experiment
-from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim.binary import BinaryOptimizer
 from clbinn.predict import predict_log_proba
 from clbinn.schema import BenchmarkRecipe
 from clbinn.seeding import derive_seed
@@ -96,12 +96,13 @@ def train(
     with disk_errors(paths[0]), memory_errors(paths[0]), folders[0].lock(), interrupts.listen():
         if all(map(is_finished, paths)):  # another process was quicker
             return paths
+        folders[0].check_same_data(data.hashes)
         seed_all(seed, "initialisation")
         state = _last_state(folders[0], report)
-        learner = build_learner(method, data, seed, device, report, pretrain=state is None)
+        learner = build_learner(method, data, seed, device, report, interrupts, pretrain=state is None)
         for folder, variant in zip(folders, method.variants, strict=True):
             folder.write_recipe(benchmark, variant, seed)
-            folder.write_json("environment.json", environment(device, torch.get_num_threads(), {}))
+            folder.write_json("environment.json", environment(device, torch.get_num_threads(), data.hashes))
         one = _Run(folders[0], method, data, learner, seed, device, report, interrupts)
         progress = one.go(state)
         for folder, variant in zip(folders, method.variants, strict=True):

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clbinn.errors import RecipeError
+from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.paper import Method, Pretraining, ScheduleSpec
 from clbinn.experiments.supervised_data import Experiment
 from clbinn.nn.build import build_model, check_model
 from clbinn.nn.lrnet import to_stochastic
-from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim.binary import BinaryOptimizer
 from clbinn.seeding import derive_seed
 from clbinn.targets import check_options, import_target
 
@@ -77,6 +78,7 @@ def build_learner(
     seed: int,
     device: str,
     report: Callable[[str], None] = lambda text: None,
+    interrupts: Interrupts | None = None,
     pretrain: bool = True,
 ) -> Learner:
     """What a method says, ready to train on the data.
@@ -87,15 +89,17 @@ def build_learner(
         seed: Of the optimizer, and of that training.
         device: Where the network is.
         report: Gets a line of progress now and then.
+        interrupts: Stops that training; nothing of it is saved.
         pretrain: Whether to train before as the method says; a state that is loaded afterwards makes it needless.
 
     Raises:
         RecipeError: Network, optimizer or schedule can't be made from their settings.
+        Interrupted: A signal came while it was trained before.
     """
     if method.pretraining is None or not pretrain:
         network = build_model(method.model, data.input_shape, data.num_classes).to(device)
     else:
-        network = _pretrained(method, method.pretraining, data, seed, device, report)
+        network = _pretrained(method, method.pretraining, data, seed, device, report, interrupts or Interrupts())
     num_data = method.data_factor * len(data.train)
     optimizer = build_optimizer(method, network, num_data, seed)
     steps = max(len(data.train) // method.train.batch_size, 1)
@@ -157,12 +161,21 @@ def _stochastic(method: Method) -> str:
     """The kind of random weights that a pretrained network is made into."""
     kind = str((method.model.model_extra or {}).get("stochastic", "none"))
     if kind == "none":
-        raise RecipeError(f"{method.name}: pretraining is for networks with `stochastic: binary` or `ternary`")
+        raise RecipeError(
+            f"{method.name}: pretraining is for networks with `stochastic: binary` or `ternary`, "
+            "such as table11/mnist/lrnet"
+        )
     return kind
 
 
 def _pretrained(
-    method: Method, pretraining: Pretraining, data: Experiment, seed: int, device: str, report: Callable[[str], None]
+    method: Method,
+    pretraining: Pretraining,
+    data: Experiment,
+    seed: int,
+    device: str,
+    report: Callable[[str], None],
+    interrupts: Interrupts,
 ) -> nn.Module:
     """LR-net's start: the same network trained with real weights by Adam, then made stochastic."""
     kind = _stochastic(method)
@@ -175,5 +188,7 @@ def _pretrained(
         order = derive_seed(seed, "pretraining", epoch)
         for x, y in data.batches(method.train.batch_size, order, device, method.augment):
             learner.step(x, y)
+            if interrupts.pending:
+                interrupts.leave(f"{method.name} seed {seed}: stopped before its start was learned, which begins again")
         report(f"{method.name} seed {seed}: real network, epoch {epoch}/{pretraining.epochs}")
     return to_stochastic(network, ternary=kind == "ternary")

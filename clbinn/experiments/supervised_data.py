@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clbinn.benchmarks.dataset import DeviceCopies, TensorTask
 from clbinn.benchmarks.sources import load_source
+from clbinn.benchmarks.tasks import digest
 from clbinn.errors import RecipeError, UserError
 from clbinn.schema import BenchmarkRecipe
 
@@ -19,12 +20,17 @@ PADDING = 4
 
 @dataclass(frozen=True)
 class Experiment:
-    """Training, validation and test data. Without a split there is no validation."""
+    """Training, validation and test data. Without a split there is no validation.
+
+    Attributes:
+        hashes: Of the data, as in environment.json.
+    """
 
     train: TensorTask
     validation: TensorTask | None
     test: TensorTask
     num_classes: int
+    hashes: dict[str, str]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -88,6 +94,7 @@ def load_experiment(
         validation=part(order[:held_out]) if held_out else None,
         test=TensorTask(source.test_images, source.test_targets, mean=mean, std=std),
         num_classes=int(source.train_targets.max()) + 1,
+        hashes={f"data:{source.name}": digest(*source.tensors)},
     )
 
 

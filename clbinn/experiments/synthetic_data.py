@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clbinn.benchmarks.data import search_roots
-from clbinn.errors import DataError
+from clbinn.errors import DataError, RecipeError
 
 __all__ = ["Points", "snelson", "snelson_substitute", "two_moons"]
 
@@ -44,7 +44,12 @@ def two_moons(data_root: Path | None = None, noise: float = 0.1, test_points: in
         data_root: Not needed; the points are made.
         noise: Standard deviation of the Gaussian noise.
         test_points: Number of held-out points.
+
+    Raises:
+        RecipeError: Less than no noise, or less than one point.
     """
+    if not 0 <= noise < float("inf") or test_points < 1:
+        raise RecipeError(f"two_moons: noise must be at least 0, test_points at least 1; got {noise}, {test_points}")
     from sklearn.datasets import make_moons
 
     train_x, train_y = make_moons(200, noise=noise, random_state=0)
@@ -65,6 +70,7 @@ def snelson(data_root: Path | None = None, path: str | None = None, held_out: in
 
     Raises:
         DataError: Files of `path` that are missing or hold anything but as many inputs as outputs.
+        RecipeError: `held_out` leaves no test point, or fewer than two to learn from.
     """
     if path is None:
         folders = [root / "snelson" for root in search_roots(data_root)]
@@ -73,10 +79,8 @@ def snelson(data_root: Path | None = None, path: str | None = None, held_out: in
             return _standardised("substitute for Snelson's data", *snelson_substitute(), held_out)
         path = str(found)
     x, y = (_numbers(path, name) for name in ("train_inputs", "train_outputs"))
-    if len(x) != len(y) or len(x) <= held_out:
-        raise DataError(
-            f"{path}: {len(x)} inputs and {len(y)} outputs; there must be as many, and more than {held_out}"
-        )
+    if len(x) != len(y):
+        raise DataError(f"{path}: {len(x)} inputs and {len(y)} outputs; there must be as many")
     return _standardised("Snelson's data", x, y, held_out)
 
 
@@ -89,6 +93,8 @@ def snelson_substitute(points: int = 200) -> tuple[Sequence[float], Sequence[flo
 
 
 def _standardised(name: str, x: Sequence[float], y: Sequence[float], held_out: int) -> Points:
+    if not 1 <= held_out <= len(x) - 2:
+        raise RecipeError(f"{name}: held_out must be from 1 to {len(x) - 2} of its {len(x)} points, not {held_out}")
     inputs, outputs = torch.tensor(x), torch.tensor(y)
     inputs = ((inputs - inputs.mean()) / inputs.std()).unsqueeze(1)
     outputs = (outputs - outputs.mean()) / outputs.std()

@@ -12,7 +12,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from clbinn.errors import RunError
-from clbinn.experiments import avalanche_state, checkpoint, learner
+from clbinn.experiments import avalanche_state, checkpoint, strategy_state
 from clbinn.experiments.interrupts import Interrupts
 from clbinn.experiments.rng import get_rng, seed_all, set_rng
 from clbinn.experiments.store import RunFolder
@@ -97,7 +97,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         """Start the clock of the task; give Avalanche's plugins back what they know."""
         self._started = time.monotonic()
         if self._resume is not None:
-            self._restore(learner.restore_before_task, strategy, self._resume)
+            self._restore(strategy_state.restore_before_task, strategy, self._resume)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Put back the state after a whole epoch; leave the rest to the loop over epochs that are left."""
@@ -106,7 +106,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         vars(strategy.clock).update(self._resume["learner"]["clock"])
         strategy.train_epochs = self.epochs - self._resume["epoch"]
         if not self._resume["iteration"]:
-            self._restore(learner.restore, strategy, self._resume)
+            self._restore(strategy_state.restore, strategy, self._resume)
             self._resume = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -115,7 +115,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         if self._resume is None:
             return
         state, self._resume = self._resume, None
-        self._restore(learner.restore, strategy, state)
+        self._restore(strategy_state.restore, strategy, state)
         self._loss, self._steps, self._epoch_seconds = state["loss"], state["iteration"], state["epoch_seconds"]
         self._loader = strategy.dataloader
         strategy.dataloader = _Rest(self._loader, state["iteration"], lambda: set_rng(state["rng"]))
@@ -147,8 +147,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         mean_loss = float(self._loss) / max(self._steps, 1)
         if not math.isfinite(mean_loss):
             raise RunError(self._what_went_wrong(strategy, mean_loss))
-        state = learner.gather(strategy, self.plugins)
-        fault = learner.first_not_finite(state)
+        state = strategy_state.gather(strategy, self.plugins)
+        fault = strategy_state.first_not_finite(state)
         if fault:
             raise RunError(f"{self._place(strategy)}: {fault} is not finite any more. {_LIKELY_LEARNING_RATE}")
         event = self.folder.append_event(
@@ -192,7 +192,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         if strategy.clock.train_exp_epochs < self.epochs and not self._holds_inside_task():
             return
         started = time.monotonic()
-        missing = learner.unsaved(strategy, self.plugins)
+        missing = strategy_state.unsaved(strategy, self.plugins)
         if missing:
             if not self._told_unsaved:
                 text = f"{', '.join(missing)} can't be saved: a run that is cut off begins again from its start"
@@ -211,7 +211,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
             "epoch_seconds": self._epoch_seconds + started - self._epoch_started,
             "rng": get_rng() if inside else None,
             "events_size": self.folder.events_size(),
-            "learner": learner.gather(strategy, self.plugins),
+            "learner": strategy_state.gather(strategy, self.plugins),
         }
         checkpoint.save(self.folder.path, state)
         self._saved = time.monotonic()
@@ -239,8 +239,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         return f"{self.folder.path}: task {self.task}, epoch {epoch}, step {self._steps}"
 
     def _what_went_wrong(self, strategy: Any, loss: float) -> str:
-        state = learner.gather(strategy, self.plugins)
-        fault = learner.first_not_finite(state)
+        state = strategy_state.gather(strategy, self.plugins)
+        fault = strategy_state.first_not_finite(state)
         if not bool(strategy.mb_x.isfinite().all()):
             cause = "The inputs of this batch hold numbers that are not finite: look at the data."
         elif fault:

@@ -24,7 +24,7 @@ def by_onednn(raw: Tensor) -> Product:
 
     c = 128 features - Σ raw.
     """
-    signed = raw.bitwise_xor(128).view(torch.int8).contiguous()  # it does not heed strides
+    signed = raw.bitwise_xor(128).view(torch.int8).contiguous()  # oneDNN ignores strides
     packed = torch.ops.onednn.qlinear_prepack(signed, None)
     rest = raw.sum(1, dtype=torch.int32).neg_().add_(128 * raw.shape[1]).to(torch.float32)
     one, zero = rest.new_ones(1), raw.new_zeros(1, dtype=torch.int64)

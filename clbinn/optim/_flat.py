@@ -17,7 +17,7 @@ from torch.autograd.graph import increment_version
 
 from clbinn.optim import _loops
 
-__all__ = ["FlatState", "Piece", "State", "signs"]
+__all__ = ["FlatState", "Piece", "State", "write_signs"]
 
 State = dict[str, Tensor]
 Array = NDArray[Any]
@@ -76,9 +76,9 @@ class FlatState:
         self.has_gradient = [False] * len(self.params)
         self._buffers: State = {}
         self._weight_views: list[Tensor] = []  # of the buffer of weights
-        self._cuts: dict[str, tuple[tuple[int, ...], list[Piece]]] = {}  # by buffer of gradients: where, and the pieces
+        self._pieces: dict[str, tuple[tuple[int, ...], list[Piece]]] = {}  # by buffer of gradients, with its place
         self._predicting: list[int] | None = None  # versions of all tensors when the ±1 were written
-        self.look()
+        self.choose_buffers()
 
     @property
     def device(self) -> torch.device:
@@ -90,14 +90,14 @@ class FlatState:
         """Type of the parameters."""
         return self.params[0].dtype if self.params else torch.float32
 
-    def look(self) -> None:
+    def choose_buffers(self) -> None:
         """Before weights are written: decide whether they and the gradients pass through flat buffers (`gathered`)."""
         self.gathered = self.device.type != "cpu" or not all(p.is_contiguous() for p in self.params)
         self._predicting = None  # compiled loops write without torch's knowledge
 
     @property
     def reaches_module(self) -> bool:
-        """Whether `put` still brings what is written to the pieces' weights into the module."""
+        """Whether `write_to_module` still brings what is written to the pieces' weights into the module."""
         return self.gathered or all(p.is_contiguous() for p in self.params)
 
     def check_sizes(self) -> None:
@@ -133,8 +133,8 @@ class FlatState:
         """
         held = (*self.tensors.values(), *self._buffers.values(), *self.params) if self.device.type == "cpu" else ()
         where = (self.gathered, len(self.tensors), *(tensor.data_ptr() for tensor in held))
-        if gradient in self._cuts and self._cuts[gradient][0] == where:
-            return self._cuts[gradient][1]
+        if gradient in self._pieces and self._pieces[gradient][0] == where:
+            return self._pieces[gradient][1]
         if self.device.type != "cpu" and not self.by_parameter:
             sizes = [self.numel]
             owners: list[Tensor | None] = [None]
@@ -152,7 +152,7 @@ class FlatState:
             Piece({name: cut[i] for name, cut in states.items()}, weights, slope, owner)
             for i, (weights, slope, owner) in enumerate(zip(self._weights(sizes), slopes, owners, strict=True))
         ]
-        self._cuts[gradient] = where, found
+        self._pieces[gradient] = where, found
         return found
 
     def note_sample(self) -> None:
@@ -175,14 +175,14 @@ class FlatState:
             slopes = [part for p in slopes for part in torch.split_with_sizes(p, _parts(len(p), self.device))]
         return zip(pieces, slopes, strict=True)
 
-    def put(self) -> None:
+    def write_to_module(self) -> None:
         """Let the module hold what was written into the pieces' weights."""
         if self.gathered and self.params:
             self._weight_views = self._weight_views or self.views(self._buffer("weights"))
             torch._foreach_copy_(self.params, self._weight_views)
         elif self.params:
-            increment_version(self.params)  # a graph that was made with the weights of before can't be used any more
-        torch.clear_autocast_cache()  # it keeps the weights of before, in half precision
+            increment_version(self.params)  # graphs built with the weights before are invalid now
+        torch.clear_autocast_cache()  # it keeps the weights before in half precision
         self._predicting = None
 
     # --- whether the module predicts --------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class FlatState:
         """Note that the module holds the ±1 of the state."""
         self._predicting = self._versions()
 
-    def forget(self) -> None:
+    def clear_samples(self) -> None:
         """Drop the samples: what follows belongs to the next step."""
         self.samples, self._predicting = 0, None
         self.has_gradient = [False] * len(self.params)
@@ -222,7 +222,7 @@ class FlatState:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: views belong to the tensors they were made of."""
-        return {**vars(self), "_cuts": {}, "_weight_views": [], "_predicting": None}
+        return {**vars(self), "_pieces": {}, "_weight_views": [], "_predicting": None}
 
 
 def _parts(numel: int, device: torch.device) -> list[int]:
@@ -232,7 +232,7 @@ def _parts(numel: int, device: torch.device) -> list[int]:
     return [min(CHUNK, numel - start) for start in range(0, numel, CHUNK)]
 
 
-def signs(piece: Piece, latent: str, minus: str | None = None) -> None:
+def write_signs(piece: Piece, latent: str, minus: str | None = None) -> None:
     """Writes `bernoulli.mode` of a part of the state, or of the difference of two, to the weights: ±1, with 0 → +1."""
     if piece.arrays and minus is None:
         _loops.signs(piece.arrays.state[latent], piece.arrays.weights)

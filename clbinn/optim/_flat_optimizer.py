@@ -40,19 +40,23 @@ class FlatOptimizer(Optimizer):
         """Make these the parameters, keeping the state of those already known.
 
         Args:
-            params: The parameters from now on. Those not known yet start fresh, in the first group.
+            params: The parameters from now on. Those not known yet start fresh, in the first group; the others stay in
+                theirs.
             renamed: New parameter → the old one that it replaces. Where both have an entry, the state is carried
                 over (a classifier that grew by some rows keeps what its old rows learned).
         """
         renamed = renamed or {}
         successor = {old: new for new, old in renamed.items()}
         wanted = {id(p) for p in params}
-        there: set[int] = set()
+        seen: set[int] = set()
+        homes = {id(successor.get(p, p)): index for index, flat in enumerate(self._flat) for p in flat.params}
+        found = [(index, p) for index, group in enumerate(self.param_groups) for p in group["params"]]
         for group in self.param_groups:
-            kept = {id(q): q for q in (successor.get(p, p) for p in group["params"])}
-            group["params"] = [q for key, q in kept.items() if key in wanted - there]
-            there |= kept.keys()
-        self.param_groups[0]["params"] += [p for p in params if id(p) not in there]
+            group["params"] = []
+        for index, p in [*((index, successor.get(p, p)) for index, p in found), *((0, p) for p in params)]:
+            if id(p) in wanted - seen:
+                seen.add(id(p))
+                self.param_groups[homes.get(id(p), index)]["params"].append(p)
         self._synchronise(renamed)
         self.restore()
 
@@ -93,7 +97,7 @@ class FlatOptimizer(Optimizer):
                 for name, view in mine.items():
                     view.copy_(entries[index][name]) if name in entries[index] else view.zero_()
                 index += 1
-            flat.forget()
+            flat.clear_samples()
         self.restore()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ _ROWS = 16  # of words that are made before they are used; all that follows stay
 
 @compiled
 def tanh_of(x: Single) -> Single:
-    """Tanh x to 2.5 units in the last place, and ±1 where that is the nearest number.
+    """tanh x to 2.5 units in the last place, and ±1 where that is the nearest number.
 
     With 2|x| = n ln 2 + r and s = 2ⁿ: t = e^{2|x|} - 1 = s (eʳ - 1) + (s - 1) and tanh |x| = t / (t + 2).
     """
@@ -78,7 +78,7 @@ def tanh_of(x: Single) -> Single:
 
 @compiled
 def logit_of(k: Single) -> Single:
-    """Ln(u / (1 - u)) of the uniform number that an integer k stands for.
+    """ln(u / (1 - u)) of the uniform number that an integer k stands for.
 
     With u / (1 - u) = a / b = 2ᵉ (1 + s) / (1 - s): e ln 2 + 2 artanh s.
     """
@@ -153,7 +153,7 @@ def logistic(state: Words, out: Array) -> None:
 
 @compiled
 def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words) -> None:
-    """Out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`."""
+    """out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`."""
     factor = np.float32(0.5 / temperature)
     size = 2 * LANES * _ROWS
     for start in range(0, out.size, size):
@@ -168,14 +168,14 @@ def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words)
 
 @compiled
 def tanh(x: Array) -> None:
-    """X → tanh x in place."""
+    """x → tanh x in place."""
     for i in range(x.size):
         x[i] = tanh_of(x[i])
 
 
 @compiled
 def scaled_gradient(slope: Array, relaxed: Array, natural: Array, out: Array, factor: Single, eps: Single) -> None:
-    """Out = s ⊙ g; see `scale_of`."""
+    """out = s ⊙ g; see `scale_of`."""
     factor, eps = np.float32(factor), np.float32(eps)
     for i in range(out.size):
         out[i] = slope[i] * scale_of(relaxed[i], natural[i], factor, eps)
@@ -210,7 +210,7 @@ def bayesbinn_step(
 
 @compiled
 def bop(weight: Array, average: Array, gradient: Array, adaptivity: Single, threshold: Single) -> None:
-    """M ← (1 - γ) m + γ g, and w ← -w where w m > τ, in place."""
+    """m ← (1 - γ) m + γ g, and w ← -w where w m > τ, in place."""
     slow, rest = adaptivity < 0.5, np.float32(1 - adaptivity)
     adaptivity, threshold = np.float32(adaptivity), np.float32(threshold)
     for i in range(weight.size):
@@ -221,7 +221,7 @@ def bop(weight: Array, average: Array, gradient: Array, adaptivity: Single, thre
 
 @compiled
 def soft_weights(plus: Array, minus: Array, out: Array, half_beta: Single) -> None:
-    """Out = tanh(β (a₊ - a₋) / 2), PMF's training weights."""
+    """out = tanh(β (a₊ - a₋) / 2), PMF's training weights."""
     half_beta = np.float32(half_beta)
     for i in range(out.size):
         out[i] = tanh_of((plus[i] - minus[i]) * half_beta)

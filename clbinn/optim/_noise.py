@@ -14,7 +14,7 @@ __all__ = ["Noise", "tanh"]
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Tanh x, in place; on a CPU in a compiled loop, which takes a quarter of the time of torch's."""
+    """tanh x, in place; on a CPU in a compiled loop, which takes a quarter of the time of torch's."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
         return x.tanh_()
     _loops.tanh(x.view(-1).numpy())
@@ -79,7 +79,7 @@ class Noise:
     def check_state_dict(self, state: dict[str, Any]) -> None:
         """Raise ValueError for what `load_state_dict` can't take."""
         if state["cpu"].shape != self.state.shape or state["cpu"].dtype != torch.int64:
-            raise ValueError("the random stream is of another version of clbinn, and can't be gone on with")
+            raise ValueError("the random stream is of another version of clbinn, and can't be continued")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place that `state_dict` gave; ValueError for another version's."""

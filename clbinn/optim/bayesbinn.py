@@ -2,12 +2,16 @@
 
 Every weight w in {-1, +1} has a Bernoulli posterior with natural parameter λ. One step, with mean loss ℓ:
 
-    w_s = tanh((λ + ½ logit u_s) / τ)                     relaxed samples, s = 1..S, u uniform
-    g_s = ∂ℓ/∂w at w_s                                    by automatic differentiation
-    s_s = N (1 - w_s² + eps) / (τ (1 - tanh²λ + eps))     N dw/dμ, μ = tanh λ
-    λ  ← (1 - α) λ - α (mean_s(s_s ⊙ g_s) - λ0)           λ0 is the prior's natural parameter
+    w_k = tanh((λ + ½ logit u_k) / τ)                     relaxed samples, k = 1..S, u uniform
+    g_k = ∂ℓ/∂w at w_k                                    by automatic differentiation
+    s_k = N (1 - w_k² + eps) / (τ (1 - tanh²λ + eps))     N dw/dμ, μ = tanh λ
+    λ  ← (1 - α) λ - α (1/S Σ_k s_k ⊙ g_k - λ0)           λ0 is the prior's natural parameter
 
-With `training_weights="mean"` the module holds μ instead of a sample, and s = N: for layers that draw their
+The functions that say so are `bernoulli.relaxed_sample`, `bernoulli.gradient_scale` and `bayesbinn` below. In float32
+on a CPU the compiled loops of `clbinn.optim._loops` compute the same in fewer passes, and tests hold the two together:
+who changes one changes both.
+
+With `training_weights="mean"` the module holds μ instead of a sample, and s_k = N: for layers that draw their
 pre-activations themselves (`clbinn.nn.MeanFieldLinear`), which gives the gradient in μ with far less noise.
 
 The fixed point minimises E_q[Σ_i ℓ_i(w)] + KL(q ‖ p0) over the N training points. In continual learning the λ of one
@@ -25,9 +29,9 @@ from torch import Tensor
 from clbinn import bernoulli
 from clbinn.checks import check_at_least, check_between, check_choice, check_count, check_positive
 from clbinn.optim import _loops
-from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, State, signs
+from clbinn.optim._flat import FlatState, Piece, State, write_signs
 from clbinn.optim._noise import Noise, tanh
+from clbinn.optim.binary import BinaryOptimizer
 
 __all__ = ["BayesBiNN", "TrainingWeights", "bayesbinn"]
 
@@ -243,7 +247,7 @@ class BayesBiNN(BinaryOptimizer):
         )
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece, "natural")
+        write_signs(piece, "natural")
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
         return bernoulli.sample(flat.tensors["natural"], noise.uniform(flat.numel, flat.dtype))

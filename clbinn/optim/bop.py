@@ -17,8 +17,8 @@ from torch import Tensor
 
 from clbinn.checks import check_at_least
 from clbinn.optim import _loops
-from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._flat import FlatState, Piece, State
+from clbinn.optim.binary import BinaryOptimizer
 
 __all__ = ["Bop", "bop", "bop_negative"]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from clbinn import bernoulli
 from clbinn.checks import check_at_least
 from clbinn.optim._adam import adam_step, check_adam
-from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, State, signs
+from clbinn.optim._flat import FlatState, Piece, State, write_signs
 from clbinn.optim._noise import Noise, tanh
+from clbinn.optim.binary import BinaryOptimizer
 
 __all__ = ["LRNet", "StochasticWeight", "moments", "ternary_moments"]
 
@@ -163,7 +163,7 @@ class LRNet(BinaryOptimizer):
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         if isinstance(piece.param, StochasticWeight):
-            signs(piece, "value")
+            write_signs(piece, "value")
         else:
             piece.weights.copy_(piece.state["value"])
 

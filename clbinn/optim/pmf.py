@@ -20,9 +20,9 @@ from torch import Tensor
 from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.optim import _loops
 from clbinn.optim._adam import adam_step, check_adam
-from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, State, signs
+from clbinn.optim._flat import FlatState, Piece, State, write_signs
 from clbinn.optim._noise import tanh
+from clbinn.optim.binary import BinaryOptimizer
 
 __all__ = ["PMF", "exact_gradient", "identity_gradient"]
 
@@ -162,9 +162,9 @@ class PMF(BinaryOptimizer):
         super()._end_update(group, flat)
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece, "plus", minus="minus")
+        write_signs(piece, "plus", minus="minus")
 
 
 def _soft(state: State, beta: float) -> Tensor:
-    """W = tanh(β (a₊ - a₋) / 2)."""
+    """w = tanh(β (a₊ - a₋) / 2)."""
     return tanh(torch.sub(state["plus"], state["minus"]).mul_(beta / 2))

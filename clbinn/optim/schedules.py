@@ -13,7 +13,12 @@ from torch.optim import Optimizer
 
 from clbinn.checks import check_at_least, check_count, check_positive
 
-__all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay"]
+__all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay", "cosine_decay"]
+
+
+def cosine_decay(start: float, end: float, progress: float) -> float:
+    """α_T + ½ (α_0 - α_T) (1 + cos π p): half a cosine from start to end, p in [0, 1] (Tables 9 and 13)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class Schedule:
@@ -87,9 +92,7 @@ class CosineDecay(Schedule):
 
     def value(self, start: float, t: int) -> float:
         """See `Schedule.value`."""
-        if t >= self.total:
-            return self.end
-        return self.end + (start - self.end) * (1 + math.cos(math.pi * t / self.total)) / 2
+        return self.end if t >= self.total else cosine_decay(start, self.end, t / self.total)
 
 
 class ExponentialDecay(Schedule):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from clbinn.checks import check_positive
 from clbinn.optim._adam import adam_step, check_adam
-from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, State, signs
+from clbinn.optim._flat import FlatState, Piece, State, write_signs
+from clbinn.optim.binary import BinaryOptimizer
 
 __all__ = ["STE"]
 
@@ -99,7 +99,7 @@ class STE(BinaryOptimizer):
             latent.clamp_(-group["clip_latent"], group["clip_latent"])
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece, "latent")
+        write_signs(piece, "latent")
 
 
 def initial_bound(weight: Tensor) -> float:

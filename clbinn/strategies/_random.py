@@ -1,12 +1,12 @@
-"""Generators that depend on given numbers alone."""
+"""Generators that depend on a seed and a purpose alone."""
 
-import numpy as np
 import torch
+
+from clbinn.seeding import derive_seed
 
 __all__ = ["seeded"]
 
 
-def seeded(device: torch.device | str, *seeds: int) -> torch.Generator:
-    """A generator on the device; different numbers (≥ 0) give streams that have nothing in common."""
-    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+def seeded(device: torch.device | str, *purpose: int | str) -> torch.Generator:
+    """A generator on the device, seeded as in `derive_seed`, e.g. `seeded("cpu", seed, "coreset", task)`."""
+    return torch.Generator(device).manual_seed(derive_seed(*purpose))

@@ -11,8 +11,8 @@ from torch import nn
 
 from clbinn import optim
 from clbinn.checks import check_positive
-from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim.bayesbinn import TrainingWeights
+from clbinn.optim.binary import BinaryOptimizer
 from clbinn.predict import Average
 from clbinn.seeding import derive_seed
 from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin, is_weight

@@ -10,31 +10,29 @@ from typing import Any, Literal, get_args
 
 import torch
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from clbinn import optim
-from clbinn.benchmarks.online import Parts, whole_experience
+from clbinn.benchmarks.online import Parts, training_set, whole_experience
 from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.errors import RunError
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
 from clbinn.nn.many import ByteInputs
-from clbinn.optim._binary import BinaryOptimizer
 from clbinn.optim._noise import Noise
+from clbinn.optim.binary import BinaryOptimizer
+from clbinn.optim.schedules import cosine_decay
 from clbinn.predict import Average, predict_log_proba
 from clbinn.seeding import derive_seed
+from clbinn.strategies._loop import listeners
 from clbinn.strategies._resident import resident_inputs
 
-__all__ = ["BatchNorm", "BayesBiNNPlugin", "cosine", "is_weight"]
+__all__ = ["BatchNorm", "BayesBiNNPlugin", "is_weight"]
 
 BatchNorm = Literal["running", "task", "batch"]
 
 _LEARNING_RATE = "Likely the learning rate is too large, or the temperature too small."
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """Cosine schedule, end + ½ (start - end) (1 + cos π·progress), with progress in [0, 1]."""
-    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
 def is_weight(name: str, parameter: nn.Parameter) -> bool:
@@ -131,18 +129,19 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self.carry_prior and self.tasks_trained and isinstance(optimizer, optim.BayesBiNN):
             optimizer.carry_prior([p for name, p in self._binary.items() if name in self._learned])
         if self.num_data == "experience":
-            whole = whole_experience(strategy.experience)
-            data = strategy.adapted_dataset if whole is strategy.experience else whole.dataset
+            num_data = len(training_set(strategy))
             for group in optimizer.param_groups:
-                group["num_data"] = len(data)
+                group["num_data"] = num_data
         self._epochs = strategy.train_epochs
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """The learning rate of this epoch: the cosine starts anew with each task."""
+        if {id(p) for p in strategy.optimizer.parameters()} != {id(p) for p in self._binary.values()}:
+            self.claim(strategy)  # a plugin after this one handed all to the optimizer again
         if self.lr_end is not None:
             for group in strategy.optimizer.param_groups:
                 start = group.setdefault("initial_lr", group["lr"])
-                group["lr"] = cosine(start, self.lr_end, strategy.clock.train_exp_epochs / self._epochs)
+                group["lr"] = cosine_decay(start, self.lr_end, strategy.clock.train_exp_epochs / self._epochs)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Put a relaxed sample into the model."""
@@ -209,7 +208,8 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         if statistics is not None:
             self._running = get_statistics(strategy.model)
             set_statistics(strategy.model, statistics)
-        inputs = None if is_multi_task_module(strategy.model) else resident_inputs(strategy.dataloader, strategy.model)
+        plain = not (is_multi_task_module(strategy.model) or _has_own_forward(strategy) or _others_see_inputs(strategy))
+        inputs = resident_inputs(strategy.dataloader, strategy.model) if plain else None
         if inputs is not None:
             self._predictions = self._predict(strategy, inputs, strategy.eval_mb_size)
 
@@ -218,7 +218,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self._predictions is not None:
             strategy.mb_output, self._predictions = torch.tensor_split(self._predictions, [len(strategy.mb_x)])
         elif self.mc_samples or self.batch_norm == "batch":
-            strategy.mb_output = self._predict(strategy, strategy.mb_x, len(strategy.mb_x), _task_forward(strategy))
+            strategy.mb_output = self._predict(strategy, strategy.mb_x, len(strategy.mb_x), _forward(strategy))
 
     def after_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The statistics of training again."""
@@ -349,7 +349,7 @@ def _binary_optimizer(strategy: Any) -> BinaryOptimizer:
 
 
 def _check_loss(strategy: Any, loss: Tensor) -> None:
-    """Raise RunError for a loss that is not finite, before it gets into the posterior; on a GPU looking would wait."""
+    """Raise RunError for a loss that is not finite, before it gets into the posterior; a GPU's is not waited for."""
     if loss.device.type != "cpu" or math.isfinite(loss.item()):
         return
     seen = bool(strategy.mb_x.isfinite().all())
@@ -362,9 +362,21 @@ def _place(strategy: Any) -> str:
     return f"task {strategy.experience.current_experience + 1}, epoch {strategy.clock.train_exp_epochs + 1}"
 
 
-def _task_forward(strategy: Any) -> Callable[[Tensor], Tensor] | None:
-    """Inputs → logits of the mini-batch's task, for models with a head for each; None for all others."""
+def _forward(strategy: Any) -> Callable[[Tensor], Tensor] | None:
+    """How the mini-batch gets its logits, where that is more than a call of the model; else None."""
+    if _has_own_forward(strategy):
+        return lambda _: strategy.forward()  # of the whole mini-batch, which it holds
     if not is_multi_task_module(strategy.model):
         return None
     labels = strategy.mb_task_id
     return lambda x: avalanche_forward(strategy.model, x, labels)
+
+
+def _has_own_forward(strategy: Any) -> bool:
+    return type(strategy).forward is not SupervisedTemplate.forward
+
+
+def _others_see_inputs(strategy: Any) -> bool:
+    """Whether a plugin may put other inputs in the place of the loader's."""
+    plugins = [plugin for plugin in strategy.plugins if not isinstance(plugin, EvaluationPlugin)]
+    return any(listeners(plugins, f"before_eval_{stage}") for stage in ("iteration", "forward"))

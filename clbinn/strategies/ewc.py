@@ -85,7 +85,7 @@ class EWCPlugin(SupervisedPlugin):  # type: ignore[misc]
         data = whole_experience(strategy.experience).dataset.eval()
         order = torch.arange(len(data))
         if self.fisher_samples is not None:
-            order = torch.randperm(len(data), generator=seeded("cpu", self.seed))[: self.fisher_samples]
+            order = torch.randperm(len(data), generator=seeded("cpu", self.seed, "fisher"))[: self.fisher_samples]
         read = reader(data, strategy.device)
         for index in torch.split(order, self.batch_size):
             x, y, task = read(index)

@@ -53,14 +53,14 @@ def _of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
     if any(type(m) is not nn.Linear or len(_parameters(m) - {"weight", "bias"}) for m in owners):
         return None
     calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    again: list[nn.Module] = []
+    unsupported: list[nn.Module] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
         (x,) = (*inputs, *named.values())
         if output.dim() != 2 or len(output) > len(y) or layer in calls:
-            again.append(layer)
+            unsupported.append(layer)
         fixed = {name: p.detach() for name, p in layer.named_parameters()}
-        own = F.linear(x, **fixed)  # what still leads to a weight goes around its layer
+        own = F.linear(x, **fixed)  # a gradient that still reaches a weight comes from a use outside its layer
         calls[layer] = x.detach(), own if own.requires_grad else own.requires_grad_()
         return own.clone()  # an activation in place must not change what was kept
 
@@ -73,7 +73,7 @@ def _of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
     finally:
         for handle in handles:
             handle.remove()
-    if again:
+    if unsupported:
         return None
     outputs = [output for _, output in calls.values()]
     deltas = torch.autograd.grad(loss, [*outputs, *learned.values()], allow_unused=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clbinn.benchmarks.online import whole_experience
 from clbinn.errors import UserError
-from clbinn.optim._binary import BinaryOptimizer
+from clbinn.optim.binary import BinaryOptimizer
 from clbinn.strategies.bayesbinn_plugin import BayesBiNNPlugin
 from clbinn.strategies.naive import Naive
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
-from avalanche.training.utils import _at_task_boundary
 
+from clbinn.benchmarks.online import task_begins
 from clbinn.errors import UserError
 from clbinn.optim import PMF
 
@@ -26,6 +26,6 @@ class SoftStart(SupervisedPlugin):  # type: ignore[misc]
         """Start soft."""
         if not isinstance(strategy.optimizer, PMF):
             raise UserError(f"SoftStart is for clbinn.optim.PMF, not {type(strategy.optimizer).__name__}")
-        if _at_task_boundary(strategy.experience, before=True):
+        if task_begins(strategy.experience):
             for group in strategy.optimizer.param_groups:
                 group["beta"] = 1.0

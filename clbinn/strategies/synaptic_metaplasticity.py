@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from clbinn.checks import check_at_least
 from clbinn.errors import UserError
 from clbinn.optim._adam import check_adam
-from clbinn.optim._binary import BinaryOptimizer
-from clbinn.optim._flat import FlatState, Piece, State, signs
+from clbinn.optim._flat import FlatState, Piece, State, write_signs
+from clbinn.optim.binary import BinaryOptimizer
 from clbinn.strategies.bayesbinn_plugin import BatchNorm, BayesBiNNPlugin, is_weight
 from clbinn.strategies.naive import Naive
 
@@ -104,7 +104,7 @@ class MetaplasticAdam(BinaryOptimizer):
         hidden.sub_(direction * consolidation(hidden, first, group["metaplasticity"]), alpha=group["lr"])
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
-        signs(piece, "hidden")
+        write_signs(piece, "hidden")
 
 
 class SynapticMetaplasticity(Naive):

@@ -17,7 +17,7 @@ from avalanche.models.utils import avalanche_forward, is_multi_task_module
 from torch import Generator, Tensor, nn
 from torch.optim import Adam
 
-from clbinn.benchmarks.online import whole_experience
+from clbinn.benchmarks.online import training_set, whole_experience
 from clbinn.errors import UserError
 from clbinn.strategies._data import Samples, reader
 from clbinn.strategies._gaussian import Draw, gaussian_layers, is_chain, learned_layers, make_gaussian, put_values
@@ -93,7 +93,7 @@ class VCL(Naive):
         self.init_epochs = self.train_epochs if init_epochs is None else init_epochs
         self.coreset_size, self.coreset, self.coreset_epochs = coreset_size, coreset, coreset_epochs
         self.coresets: dict[int, dict[str, Tensor]] = {}
-        self.generator = seeded(self.device, seed, 0)
+        self.generator = seeded(self.device, seed, "training")
         self._started = False
         self._tuned: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None  # from which values, and to which
         self._logits: Tensor | None = None
@@ -106,7 +106,7 @@ class VCL(Naive):
             self._logits = self._sampled_logits(self.mb_x, self._task_labels(), self.num_samples, self.generator)
             return log_mean_probability(self._logits.detach())
         # The same weights for every mini-batch; training's noise is left alone.
-        generator = seeded(self.device, self.seed, 1)
+        generator = seeded(self.device, self.seed, "evaluation")
         sums = []
         for count in _portions(self.mc_samples):
             logits = self._sampled_logits(self.mb_x, self._task_labels(), count, generator)
@@ -118,9 +118,7 @@ class VCL(Naive):
         if not self.is_training or self._logits is None:
             loss: Tensor = super().criterion()
             return loss
-        whole = whole_experience(self.experience)
-        data = self.adapted_dataset if whole is self.experience else whole.dataset
-        return self._variational_loss(self._logits, self.mb_y, len(data))
+        return self._variational_loss(self._logits, self.mb_y, len(training_set(self)))
 
     def kl(self) -> Tensor:
         """KL(q ‖ prior) in nats, of all layers that were learned so far."""
@@ -208,7 +206,7 @@ class VCL(Naive):
         if self.coreset == "k_centre":
             chosen = k_centre(read(torch.arange(len(data)))[0], self.coreset_size)
         else:
-            chosen = random_choice(len(data), self.coreset_size, seeded("cpu", self.seed, 3, task))
+            chosen = random_choice(len(data), self.coreset_size, seeded("cpu", self.seed, "coreset", task))
         self._tuned = None
         self.coresets[task] = dict(zip(("x", "y", "task"), read(chosen), strict=True))
         rest = torch.ones(len(data), dtype=torch.bool)
@@ -238,7 +236,7 @@ class VCL(Naive):
     def _tune(self) -> None:
         for layer in learned_layers(self.model):
             layer.carry_prior()
-        generator = seeded(self.device, self.seed, 2)
+        generator = seeded(self.device, self.seed, "coresets' training")
         data = [(kept["x"], kept["y"], kept["task"]) for kept in self.coresets.values()]
         num_data = sum(len(y) for _, y, _ in data)
         if not is_multi_task_module(self.model):  # else a mini-batch must be of one task

@@ -83,6 +83,8 @@ class Noisy(TensorDataset):
         (TensorDataset(X, Y, Y, Y), False),
         (make_avalanche_dataset(TensorDataset(X, Y), collate_fn=list), False),
         (Subset(TensorDataset(X, Y), []), False),
+        (Subset(wrap(NORMALISE), [0, 1]), False),
+        (ConcatDataset([wrap(NORMALISE), TensorDataset(X, Y)]), False),
     ],
 )
 def test_which_datasets_are_kept(dataset, kept):

@@ -238,11 +238,22 @@ def test_a_transform_is_noticed_in_the_group_where_it_works(group):
         make_avalanche_dataset(task(), frozen_transform_groups={"train": halve, "eval": halve}),
         make_avalanche_dataset(task(), collate_fn=list),
         make_avalanche_dataset(task(), data_attributes=[DataAttribute([0] * 20, "logits", use_in_getitem=True)]),
+        Subset(make_avalanche_dataset(task()), [0, 1]),  # its own transforms and task labels are below the top
         ConcatDataset([task(), task(shape=(1, 5, 5))]),
         ConcatDataset([task(), TensorDataset(torch.zeros(3, 1, 6, 6), torch.zeros(3))]),
         [1, 2, 3],
     ],
-    ids=["tensors", "other data", "frozen transform", "collate", "extra value", "two shapes", "partly other", "list"],
+    ids=[
+        "tensors",
+        "other data",
+        "frozen transform",
+        "collate",
+        "extra value",
+        "below",
+        "two shapes",
+        "partly other",
+        "list",
+    ],
 )
 def test_other_data_are_not_resident(dataset):
     assert resident(dataset) is None

@@ -153,7 +153,7 @@ def nan_at(image):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"train_labels": np.arange(5)}, r"same n above 0; they are \(6, 5, 4\) and \(5,\)"),
+        ({"train_labels": np.arange(5)}, r"same n, none of them empty; they are \(6, 5, 4\) and \(5,\)"),
         ({"train_labels": np.zeros((6, 1), int)}, r"\(6, 1\)"),
         ({"train_labels": np.zeros(6)}, "whole numbers, not torch.float64"),
         ({"train_labels": np.arange(6) - 1}, "counted from 0; they reach from -1 to 4"),
@@ -166,7 +166,7 @@ def nan_at(image):
         ({"train_images": np.zeros((6, 5, 4), bool)}, "bytes"),
         ({"train_images": np.zeros((6, 5, 4), complex)}, "bytes"),
         ({"train_images": np.tile(np.eye(5, 4, dtype=np.uint8), (6, 1, 1))}, "0 and 1, and bytes"),
-        ({"train_images": np.zeros((0, 5, 4), np.uint8), "train_labels": np.zeros(0, int)}, "n above 0"),
+        ({"train_images": np.zeros((0, 5, 4), np.uint8), "train_labels": np.zeros(0, int)}, "none of them empty"),
         (nan_at(4), "1 training images hold NaN or infinity, the first is image 4"),
     ],
 )

@@ -143,8 +143,17 @@ def made(noise=0.0):
     return (x, torch.tensor([0, 1, 0, 1, 0, 1])), (x[:2].numpy(), [0, 1])
 
 
+def flipped(flip=False):
+    (x, y), (x_test, y_test) = made()
+    return (x.numpy()[:, ::-1] if flip else x, y.numpy()[::-1]), (x_test.astype(">f4"), y_test)
+
+
 def failing():
     raise ValueError("no such file")
+
+
+def empty():
+    return (np.zeros((6, 0), np.uint8), [0, 1] * 3), (np.zeros((2, 0), np.uint8), [0, 1])
 
 
 def wrong():
@@ -163,9 +172,17 @@ def test_a_users_function_makes_the_data(module):
     assert source.test_targets.tolist() == [0, 1]
 
 
+def test_arrays_turned_around_and_of_another_byte_order_are_numbers(module):
+    source = load(f"{module}:flipped", options={"flip": True})
+    assert torch.equal(source.train_images, made()[0][0].flip(1))
+    assert source.train_targets.tolist() == [1, 0, 1, 0, 1, 0]
+    assert torch.equal(source.test_images, made()[0][0][:2])
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("empty", {}, "none of them empty"),
         ("failing", {}, r"failing failed at .*test_sources.py:\d+: ValueError\('no such file'\)"),
         ("wrong", {}, "must return"),
         ("missing", {}, "can't be imported"),
@@ -177,7 +194,9 @@ def test_faults_of_a_users_function_are_told_in_one_message(module, name, option
 
 
 def test_options_that_a_users_function_does_not_take_are_the_recipes_fault(module):
-    with pytest.raises(RecipeError, match=r"made can't be called with the options .* argument 'nois'"):
+    with pytest.raises(RecipeError, match="flip: flipped expects true or false, not 'off'"):
+        load(f"{module}:flipped", options={"flip": "off"})
+    with pytest.raises(RecipeError, match=r"made has no such option; did you mean 'noise'"):
         load(f"{module}:made", options={"nois": 1})
 
 

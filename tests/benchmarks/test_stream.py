@@ -346,14 +346,23 @@ def test_avalanches_tasks_need_numbers_in_the_task_scenario(mnist_root):
 @pytest.mark.parametrize(
     ("benchmark", "options", "error", "message"),
     [
-        ("PermutedMNST", {}, RecipeError, "did you mean PermutedMNIST"),
-        ("Nothing", {}, RecipeError, "known are"),
-        ("SplitMNIST", {"n_experience": 5}, RecipeError, "no argument 'n_experience'; it has n_experiences"),
+        ("PermutedMNST", {}, RecipeError, "did you mean 'PermutedMNIST'"),
+        ("permutedmnist", {}, RecipeError, "did you mean 'PermutedMNIST'"),
+        ("Nothing", {}, RecipeError, "expected '.*'SplitMNIST'"),
+        (
+            "SplitMNIST",
+            {"n_experience": 5},
+            RecipeError,
+            "n_experience: SplitMNIST has no such option; did you mean 'n_experiences'",
+        ),
         ("SplitMNIST", {"n_experiences": 5}, DataError, "mnist, which SplitMNIST needs, was not found"),
         ("SplitFMNIST", {"n_experiences": 5}, DataError, "fashion_mnist, which SplitFMNIST needs"),
         ("SplitCIFAR100", {"n_experiences": 5}, DataError, "cifar100, which SplitCIFAR100 needs"),
         ("SplitCIFAR110", {"n_experiences": 5}, DataError, "cifar10, which SplitCIFAR110 needs"),
         ("SplitOmniglot", {"n_experiences": 5}, DataError, "allow it"),
+        ("SplitMNIST", {}, RecipeError, "needs 'n_experiences'"),
+        ("SplitMNIST", {"n_experiences": 5, "shuffle": "off"}, RecipeError, "shuffle: .* true or false, not 'off'"),
+        ("SplitMNIST", {"n_experiences": 5, "dataset_root": "/nowhere"}, DataError, r"Looked in: /nowhere/MNIST"),
     ],
 )
 def test_faults_in_the_name_of_a_benchmark_are_told(benchmark, options, error, message):

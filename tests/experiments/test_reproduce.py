@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from clbinn.errors import RunError, UserError
+from clbinn.experiments import synthetic
 from clbinn.experiments.paper import load_paper, papers
 from clbinn.experiments.reproduce import TITLES, overview, reproduce
 from clbinn.experiments.store import RunFolder, run_path
@@ -56,7 +57,11 @@ def test_every_table_ends_in_a_page_and_a_figure(table, own, figure, tmp_path):
     if table == "table11/mnist":  # pretraining is the first row's alone
         own, table = own[:-1], "table11/mnist/bayesbinn"
         figure = "table11-mnist-bayesbinn-mnist-curves.png"
-    text = reproduce(table, seeds=[0], overrides=own, out=tmp_path, device="cpu", report=quiet)
+    text, failed = reproduce(table, seeds=[0], overrides=own, out=tmp_path, device="cpu", report=quiet)
+    assert failed == []
+    if table in ("table6", "table7"):
+        assert "options.lr" not in text.partition("paper")[0], "the rows are the paper's own"
+        assert "options.temperature" not in text.partition("paper")[0]
     table = table.rstrip("/")
     page = tmp_path / f"{table.replace('/', '-')}.html"
     assert f"Page: {page}" in text
@@ -79,12 +84,47 @@ def test_a_setting_that_a_later_row_does_not_take_is_told_before_the_first_is_tr
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_that_fail_are_told_and_the_others_are_run(tmp_path, monkeypatch):
+    train = synthetic.train
+
+    def failing(benchmark, method, seed, out, **settings):
+        if method.name == "ste":
+            raise RunError("not finite")
+        if method.name == "bayesbinn":
+            raise ZeroDivisionError("division by zero")
+        return train(benchmark, method, seed, out, **settings)
+
+    monkeypatch.setattr(synthetic, "train", failing)
+    with pytest.raises(RunError, match=r"division by zero \(.*test_reproduce\.py, line"):
+        reproduce("table3/two_moons/bayesbinn", seeds=[0], overrides=["train.epochs=5"], out=tmp_path, report=quiet)
+    names = [method.name for method in load_paper(papers()["two_moons"]).methods]
+    assert names == ["bayesbinn", "ste"]
+    monkeypatch.setattr(
+        synthetic,
+        "train",
+        lambda b, m, *rest, **settings: (
+            failing(b, m, *rest, **settings) if m.name == "ste" else train(b, m, *rest, **settings)
+        ),
+    )
+    text, failed = reproduce(
+        "table3", seeds=[0], overrides=["train.epochs=5"], out=tmp_path, device="cpu", report=quiet
+    )
+    assert failed == ["two_moons/ste, seed 0: failed: not finite"]
+    assert failed[0] in text
+
+
+def test_a_sweep_whose_field_is_overridden_is_one_row(tmp_path):
+    own = [*QUICK, "model.hidden=[8]", "options.lr=1e-3"]
+    text, _ = reproduce("table6", seeds=[0], overrides=own, out=tmp_path, device="cpu", report=quiet)
+    assert len({path.parts[-3] for path in tmp_path.rglob("summary.json")}) == 1, text
+
+
 def test_table_13_runs_the_stream_and_draws_the_weights(tmp_path):
     overrides = [
         *("train.epochs=1", "model.hidden=[16]", "options.mc_samples=2"),
         *("benchmark.source={dataset: digits}", "benchmark.tasks.count=2"),
     ]
-    text = reproduce("table13", seeds=[0], overrides=overrides, out=tmp_path, device="cpu", report=quiet)
+    text, _ = reproduce("table13", seeds=[0], overrides=overrides, out=tmp_path, device="cpu", report=quiet)
     assert "bayesbinn_no_prior" in text
     folders = list(tmp_path.glob("permuted_mnist/*/seed-0"))
     assert len(folders) == 3
@@ -138,7 +178,7 @@ def test_a_part_is_compared_with_its_own_rows(part, name, rows, tmp_path):
             numbers = {"test_accuracy": 0.9, "average_accuracy": 0.9, "mc_samples": variant.mc_samples, "epochs": 3}
             facts = {"benchmark": paper.benchmark.name, "strategy": method.name, "seed": 0}
             folder.write_json("summary.json", facts | numbers)
-    text = reproduce(part, seeds=[0], overrides=["train.epochs=3"], out=tmp_path, device="cpu", report=quiet)
+    text, _ = reproduce(part, seeds=[0], overrides=["train.epochs=3"], out=tmp_path, device="cpu", report=quiet)
     lines = [line for line in text.splitlines() if "/test_accuracy" in line]
     assert [line.partition(" ")[0].split("/")[2] for line in lines] == rows
     assert all(line.endswith("shorter run (3 of 500 epochs)") for line in lines)

@@ -139,6 +139,46 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch(tmp_path):
         assert [numbers(e) for e in events(ours)] == [numbers(e) for e in events(theirs)]
 
 
+def test_a_run_does_not_go_on_with_other_data(tmp_path, colour_images, monkeypatch):
+    monkeypatch.setattr(supervised, "CHECKPOINT_SECONDS", 0.0)
+    of = paper("mnist", "train.epochs=3", "train.batch_size=10", colour_images)
+    one = method(of, "ste")
+
+    def cut(text):
+        if "epoch 1/3" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        supervised.train(of.benchmark, one, 0, tmp_path / "runs", device="cpu", report=cut)
+    facts = (tmp_path / "runs").rglob("environment.json")
+    assert "data:npz" in json.loads(next(facts).read_text())["hashes"]
+    data = dict(np.load(tmp_path / "data.npz"))
+    np.savez(tmp_path / "data.npz", **{**data, "train_images": 255 - data["train_images"]})
+    with pytest.raises(UserError, match=r"begun with other data \(data:npz changed\)"):
+        supervised.train(of.benchmark, one, 0, tmp_path / "runs", device="cpu")
+
+
+def test_ctrl_c_is_heeded_while_lrnets_start_is_learned(tmp_path):
+    of = paper("lrnet_mnist", "train.epochs=1", "pretraining={epochs: 50}", "benchmark.source.train_size=200")
+    told = []
+
+    def stop(text):
+        told.append(text)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped before its start was learned") as caught:
+        supervised.train(of.benchmark, method(of, "lrnet"), 0, tmp_path, device="cpu", report=stop)
+    assert caught.value.status == 143
+    assert len(told) == 1
+
+
+def test_variants_are_each_number_of_samples_once():
+    one = method(paper("mnist"), "bayesbinn").model_copy(update={"mc_samples": 0, "also_mc_samples": [10, 0, 10, 5]})
+    assert [variant.mc_samples for variant in one.variants] == [0, 10, 5]
+    with pytest.raises(RecipeError, match=r"also_mc_samples\.0: must be at least 0, not -1"):
+        paper("mnist", "also_mc_samples=[-1]")
+
+
 def test_lost_events_are_told(tmp_path):
     of = paper("mnist", "train.epochs=1")
     told = []

@@ -83,6 +83,23 @@ def test_bad_files_give_one_message(files, name, text, message):
         snelson(path=str(files))
 
 
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (two_moons, {"noise": -1.0}),
+        (two_moons, {"noise": float("inf")}),
+        (two_moons, {"test_points": 0}),
+        (snelson, {"held_out": 0}),
+        (snelson, {"held_out": -5}),
+        (snelson, {"held_out": 199}),
+    ],
+)
+def test_options_out_of_range_are_refused(make, options, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=next(iter(options))):
+        make(**options)
+
+
 def test_two_moons_ends_in_numbers_and_a_grid(tmp_path):
     mode, mean = run("two_moons", tmp_path, "train.epochs=150", "options.lr=0.01")
     for path, samples in ((mode, 1), (mean, 10)):

@@ -34,7 +34,7 @@ def test_zero_is_plus_one_and_clips_can_be_left_out():
     opt = STE([p], lr=5.0, clip_gradient=None, clip_latent=None)
     opt.latent_weights()[0].copy_(torch.tensor([0.0, -0.0, -1e-30]))
     for flat in opt._flat:
-        flat.forget()
+        flat.clear_samples()
     opt.restore()
     assert p.tolist() == [1.0, 1.0, -1.0]
     with opt.sampled_params():

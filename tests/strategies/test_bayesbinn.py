@@ -16,11 +16,11 @@ from torch import nn
 from clbinn import optim
 from clbinn.experiments.run import run
 from clbinn.nn import MLP
+from clbinn.optim.schedules import cosine_decay
 from clbinn.predict import predict_log_proba
 from clbinn.recipes import load_benchmark, load_strategy
 from clbinn.seeding import derive_seed
 from clbinn.strategies import BayesBiNN, BayesBiNNPlugin
-from clbinn.strategies.bayesbinn_plugin import cosine
 from clbinn.strategies.multi_head import MultiHead
 
 
@@ -86,9 +86,9 @@ def test_schedule_is_a_cosine_that_restarts_with_each_task(make_stream):
     learner = strategy(plugins=[recorder], lr_end=1e-16)
     for experience in make_stream(2).train_stream:
         learner.train(experience)
-    expected = [cosine(0.02, 1e-16, epoch / 3) for epoch in range(3) for _ in range(3)]
+    expected = [cosine_decay(0.02, 1e-16, epoch / 3) for epoch in range(3) for _ in range(3)]
     assert recorder.rates == pytest.approx(expected * 2)
-    assert cosine(1e-3, 1e-16, 1) == pytest.approx(1e-16)
+    assert cosine_decay(1e-3, 1e-16, 1) == pytest.approx(1e-16)
 
 
 def test_without_carried_prior_it_stays_zero(make_stream):

@@ -5,13 +5,16 @@ import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.models import IncrementalClassifier
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.plugins import FromScratchTrainingPlugin, SupervisedPlugin
 from avalanche.training.supervised import Naive as AvalancheNaive
 from torch import nn
 
 from clbinn import optim
+from clbinn.benchmarks import FastLoadingPlugin
 from clbinn.errors import RunError
 from clbinn.nn import MLP
+from clbinn.predict import predict_log_proba
+from clbinn.seeding import derive_seed
 from clbinn.strategies import BayesBiNN, BayesBiNNPlugin, MultiHead
 
 
@@ -63,6 +66,81 @@ def test_a_classifier_that_grows_in_evaluation_predicts_with_binary_weights(make
         assert learner.optimizer.parameters()[-1] is weight
         assert (weight.abs() == 1).all()
         assert torch.equal(learner.optimizer.natural_parameters()[-1][: len(learned)], learned)
+
+
+def test_a_classifier_that_grows_in_evaluation_stays_in_its_parameter_group(make_stream):
+    whole = make_stream(1).train_stream[0].dataset
+    parts = [whole.subset([i for i in range(60) if i % 3 == c]) for c in range(3)]
+    benchmark = with_classes_timeline(benchmark_from_datasets(train=parts, test=parts))
+    net = Growing()
+    groups = [{"params": [net.body.weight]}, {"params": [net.head.classifier.weight], "lr": 0.05}]
+    opt = optim.BayesBiNN(groups, 60, lr=0.01, temperature=0.5, seed=0)
+    learner = AvalancheNaive(model=net, optimizer=opt, plugins=[BayesBiNNPlugin(2)], evaluator=None, train_mb_size=20)
+    for experience in benchmark.train_stream:
+        learner.train(experience)
+        learner.eval(benchmark.test_stream)
+        assert [p.shape for p in opt.param_groups[0]["params"]] == [(6, 12)]
+        assert opt.param_groups[1]["params"] == [net.head.classifier.weight]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_plugin_that_starts_the_network_anew_leaves_real_parameters_real(make_stream, first):
+    net = MLP(12, [16], 3, norm="batch", bias=True)
+    opt = optim.BayesBiNN([m.weight for m in net.modules() if isinstance(m, nn.Linear)], 60, temperature=0.5, seed=0)
+    plugins = [BayesBiNNPlugin(2), FromScratchTrainingPlugin()]
+    plugins = plugins if first else plugins[::-1]
+    learner = AvalancheNaive(model=net, optimizer=opt, plugins=plugins, evaluator=None, train_mb_size=20)
+    for experience in make_stream(2).train_stream:
+        learner.train(experience)
+        assert len(opt.parameters()) == 2
+        assert all((p.abs() == 1).all() for p in opt.parameters())
+        assert not any((p.abs() == 1).all() for p in net.parameters() if p.ndim == 1 and p.std() > 0)
+
+
+class Negate(SupervisedPlugin):
+    def __init__(self, moment):
+        super().__init__()
+        setattr(self, moment, self.negate)
+
+    def negate(self, strategy, **kwargs):
+        strategy.mbatch[0] = -strategy.mbatch[0]
+
+
+class NegatedForward(AvalancheNaive):
+    def forward(self):
+        return self.model(-self.mb_x)
+
+
+@pytest.mark.parametrize("how", ["before_eval_iteration", "before_eval_forward", "forward"])
+def test_evaluation_sees_what_the_strategy_feeds_its_network(make_stream, how):
+    benchmark, outputs = make_stream(1), []
+    for negated in (False, True):
+        net = MLP(12, [16], 3)
+        opt = optim.BayesBiNN(net.parameters(), 60, lr=0.02, temperature=0.5, seed=0)
+        if negated:
+            kind, others = (NegatedForward, []) if how == "forward" else (AvalancheNaive, [Negate(how)])
+        else:
+            kind, others = AvalancheNaive, []
+        keep = Keep()
+        plugins = [FastLoadingPlugin(), *others, BayesBiNNPlugin(4, seed=1), keep]
+        kind(model=net, optimizer=opt, plugins=plugins, evaluator=None).eval(benchmark.test_stream)
+        x = torch.cat(keep.inputs)
+        expected = predict_log_proba(
+            net, opt, -x if how == "forward" and negated else x, 4, seed=derive_seed(1, "evaluation", 0)
+        )
+        torch.testing.assert_close(torch.cat(keep.outputs), expected)
+        outputs.append(torch.cat(keep.outputs))
+    assert not torch.allclose(*outputs)
+
+
+class Keep(SupervisedPlugin):
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.outputs = [], []
+
+    def after_eval_forward(self, strategy, **kwargs):
+        self.inputs.append(strategy.mb_x.clone())
+        self.outputs.append(strategy.mb_output)
 
 
 def test_an_online_stream_with_boundaries_is_one_task_for_each_experience(make_stream):

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
 
+from clbinn import strategies
 from clbinn.experiments.checkpoint import require_plain
-from clbinn.experiments.learner import gather, restore
+from clbinn.experiments.strategy_state import gather, restore
 from clbinn.strategies.ewc import EWC
 from clbinn.strategies.joint import Joint
 from clbinn.strategies.naive import Naive
@@ -27,6 +29,12 @@ CASES = {
     "vcl_coreset": (VCL, {"num_samples": 2, "mc_samples": 2, "coreset_size": 5, "coreset_epochs": 2}),
     "synaptic_metaplasticity": (SynapticMetaplasticity, {}),
 }
+
+
+def test_every_strategy_is_here():
+    kinds = {getattr(strategies, name) for name in set(strategies.__all__) - {"BayesBiNN"}}  # see test_bayesbinn.py
+    kinds = {kind for kind in kinds if isinstance(kind, type) and issubclass(kind, SupervisedTemplate)}
+    assert kinds == {kind for kind, _ in CASES.values()}
 
 
 class At(SupervisedPlugin):

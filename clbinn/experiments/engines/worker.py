@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import Any
 
-from clbinn.errors import RunError, UserError
+from clbinn.errors import RunError, UserError, describe
 from clbinn.experiments.interrupts import Interrupted, Interrupts
 from clbinn.experiments.job import Job
 from clbinn.experiments.run import run
@@ -56,8 +56,7 @@ def work(job: Job, send: Any) -> dict[str, Any]:
         return _result("failed", str(error))
     except Exception as error:
         traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        return _result("failed", f"{path}: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})")
+        return _result("failed", f"{path}: {describe(error)}")
 
 
 def _result(status: str, message: str = "", users_mistake: bool = False) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from clbinn.experiments.learner import gather, restore
+from clbinn.experiments.strategy_state import gather, restore, unsaved
 
 
 class Keeps:
@@ -43,3 +43,12 @@ def test_what_was_saved_from_another_device_comes_to_the_strategys():
         first, second = part.state["nested"]
         assert first["anchor"].device.type == "meta"
         assert second == 2.0
+
+
+def test_a_part_that_cannot_tell_its_state_is_named_wherever_it_comes_from():
+    class Forgetful:
+        def __init__(self):
+            self.seen = []
+
+    Forgetful.__module__ = "clbinn.strategies.forgetful"
+    assert unsaved(strategy("cpu"), [Keeps(), Forgetful()]) == ["Forgetful"]

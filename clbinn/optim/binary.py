@@ -153,7 +153,7 @@ class BinaryOptimizer(FlatOptimizer):
         """Forget all samples since the last step, and put the prediction weights into the module."""
         self._pending = False
         for flat in self._flat:
-            flat.forget()
+            flat.clear_samples()
         self.restore()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -293,10 +293,10 @@ class BinaryOptimizer(FlatOptimizer):
         if self._trains_with_signs:
             self._predict_with(group, flat)
             return
-        flat.look()
+        flat.choose_buffers()
         for piece in flat.pieces():
             self._training_weights(group, piece)
-        flat.put()
+        flat.write_to_module()
 
     def _take_pending(self) -> None:
         """Collect the sample that was left to a step, before its weights or gradients change."""
@@ -348,18 +348,18 @@ class BinaryOptimizer(FlatOptimizer):
         for entry, before in zip(idle, kept, strict=True):
             for name, view in entry.items():
                 view.copy_(before[name])
-        flat.forget()
+        flat.clear_samples()
         if at_once and not idle and self._held is None and flat.reaches_module:
-            flat.put()
+            flat.write_to_module()
             flat.mark_predicting()
 
     def _predict_with(self, group: dict[str, Any], flat: FlatState) -> None:
         """Put a group's ±1 into the module, unless it holds them."""
         if not flat.predicting:
-            flat.look()
+            flat.choose_buffers()
             for piece in flat.pieces():
                 self._prediction_weights(group, piece)
-            flat.put()
+            flat.write_to_module()
             flat.mark_predicting()
 
     def _mode(self, group: dict[str, Any], flat: FlatState) -> Tensor:

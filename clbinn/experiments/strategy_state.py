@@ -21,7 +21,7 @@ __all__ = [
 _TEMPLATE = {
     *("model", "optimizer", "plugins", "clock", "evaluator", "device", "experience", "is_training", "eval_every"),
     *("current_eval_stream", "train_epochs", "train_mb_size", "eval_mb_size", "retain_graph", "adapted_dataset"),
-    *("dataloader", "mbatch", "mb_output", "loss", "optimized_param_id"),
+    *("dataloader", "plugin", "mbatch", "mb_output", "loss", "optimized_param_id"),
     *("_criterion", "_distributed_check", "_eval_streams", "_parts", "_stop_training"),
 }
 _WITHOUT_STATE = {"EvaluationPlugin", "PeriodicEval", "Clock", "FastLoadingPlugin"}
@@ -31,8 +31,8 @@ _SETTINGS = (type(None), bool, int, float, str, torch.dtype, torch.device, type)
 def unsaved(strategy: Any, plugins: list[Any]) -> list[str]:
     """Names of the parts that keep something and have no `state_dict`: such a run can't be continued.
 
-    Attributes that are settings (numbers, text) don't count. The parts of this package all tell their state, and
-    `avalanche_state` tells that of Avalanche's most used plugins.
+    Attributes that are settings (numbers, text) don't count. `avalanche_state` tells the state of Avalanche's most used
+    plugins.
     """
     parts = [(strategy, _TEMPLATE), *((p, set()) for p in plugins if type(p).__name__ not in _WITHOUT_STATE)]
     return [type(part).__name__ for part, known in parts if _keeps(part, known) and _state(part) is None]
@@ -43,8 +43,6 @@ def _state(part: Any) -> dict[str, Any] | None:
 
 
 def _keeps(part: Any, known: set[str]) -> bool:
-    if type(part).__module__.startswith("clbinn."):
-        return False
     return any(name not in known and not isinstance(value, _SETTINGS) for name, value in vars(part).items())
 
 
