@@ -1,5 +1,6 @@
 """From benchmarks/results: benchmarks/README.md, the main README's tables and figures, the docs' measured rows."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from method_pages import write_measured
 from readme_table import write_tables
 
 from clbinn import report
+from clbinn.errors import RecipeError
+from clbinn.experiments.summary import differences
+from clbinn.recipes import load_benchmark, load_strategy
 from clbinn.report.groups import streams
 from clbinn.report.runs import find_runs
 from clbinn.report.targets import load_targets
@@ -49,8 +53,23 @@ def picture(path: Path, stream: str, methods: Sequence[str]) -> None:
         shutil.copy(Path(folder) / stream / "average_accuracy.png", path)
 
 
+def refresh_notes() -> None:
+    """Let `protocol` in summary.json say how a run's settings differ from the recipes as they are now."""
+    for recipe in RESULTS.rglob("recipe.yaml"):
+        try:
+            notes = differences(load_strategy(recipe)) + differences(load_benchmark(recipe))
+        except RecipeError:  # a row of a table, whose notes compare with that
+            continue
+        path = recipe.with_name("summary.json")
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary["protocol"] != notes:
+            text = json.dumps({**summary, "protocol": notes}, indent=2, ensure_ascii=False)
+            path.write_text(f"{text}\n", encoding="utf-8")
+
+
 def main() -> None:
     """Build the reports, then the page."""
+    refresh_notes()
     report.build(RESULTS, HERE / "targets.csv")
     page = HEAD + report.markdown(RESULTS, HERE / "targets.csv", measured_only=True)
     (HERE / "README.md").write_text(page, encoding="utf-8")

@@ -77,7 +77,7 @@ def _row(group: Group, ten: Group | None) -> list[str]:
         _at_test_time(group),
         str(n),
         _percent(group.stat("average_accuracy")),
-        _percent(Stat(group.stat("learning_accuracy").mean, float("nan"), 1)),
+        _newest(group),
         after_ten,
     ]
 
@@ -88,7 +88,7 @@ def _raw_row(group: Group) -> list[str]:
         _epochs(group),
         str(_after(group, 5).n),
         _percent(_after(group, 5)),
-        _percent(Stat(group.stat("learning_accuracy").mean, float("nan"), 1)),
+        _newest(group),
         _percent(_after(group, 10)) if group.curves is not None and group.curves.shape[1] == 10 else "",
     ]
 
@@ -96,6 +96,12 @@ def _raw_row(group: Group) -> list[str]:
 def _after(group: Group, tasks: int) -> Stat:
     """Average accuracy after so many tasks."""
     return stat([] if group.curves is None else [float(curve[tasks - 1]) for curve in group.curves])
+
+
+def _newest(group: Group) -> str:
+    """Mean accuracy of each of the first five tasks, just learned."""
+    matrix = group.mean_matrix
+    return "" if matrix is None else f"{100 * matrix[1:].diagonal()[:5].mean():.1f}"
 
 
 def _name(strategy: str) -> str:

@@ -127,7 +127,7 @@ def test_commands_are_accepted(page, world, monkeypatch, capsys):
     from clbinn.experiments import export, grid, reproduce, tune
 
     monkeypatch.setattr(grid, "run_grid", lambda *args, **options: [])
-    monkeypatch.setattr(reproduce, "reproduce", lambda table, **options: table)
+    monkeypatch.setattr(reproduce, "reproduce", lambda table, **options: reproduce.Reproduction(table, []))
     monkeypatch.setattr(tune, "tune", lambda *args, **options: "recipe.yaml")
     monkeypatch.setattr(report, "build", lambda *args: Path("report.html"))
     monkeypatch.setattr(export, "export", lambda run, file: f"{file}")

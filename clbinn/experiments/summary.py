@@ -11,6 +11,7 @@ from clbinn.errors import RecipeError
 from clbinn.experiments import strategy_state
 from clbinn.experiments.paper import Method
 from clbinn.experiments.supervised_build import Learner
+from clbinn.nn.batch_norm import batch_norms
 from clbinn.optim.binary import BinaryOptimizer
 from clbinn.recipe_settings import settings
 from clbinn.recipes import catalogue, load_benchmark, load_strategy, recipe_hash
@@ -60,7 +61,7 @@ def summarise(
         "ece": float(rows[-1][:, 2].mean()),
         "seconds_train": round(final["seconds"]["train"], 3),
         "seconds_eval": round(final["seconds"]["eval"], 3),
-        "batch_norm": strategy_state.setting(built, "batch_norm"),
+        "batch_norm": strategy_state.setting(built, "batch_norm") if batch_norms(built.model) else None,
         "mc_samples": strategy_state.setting(built, "mc_samples"),
         "parameters": sum(p.numel() for p in built.model.parameters()),
         "weight_bits": 1 if hasattr(built.optimizer, "sample_weights") else 32,

@@ -57,7 +57,7 @@ def draw(stream: Stream, folder: Path, suffix: str = "") -> tuple[Drawn, ...]:
 def _plan(stream: Stream) -> list[tuple[str, Callable[[Stream, Path], bool], str, str]]:
     several = len(stream.seeds) > 1
     spread = "Mean over seeds; bands are ± one standard deviation." if several else "One seed."
-    over_time = "Accuracy of a task from the moment it was learned."
+    over_time = "Accuracy of a task from the moment it was learned; the newest has had no time to be forgotten."
     if stream.num_tasks - 1 > figures.PANELS:
         over_time += f" {figures.PANELS} of {stream.num_tasks:,} tasks."
     cells = (

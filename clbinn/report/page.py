@@ -21,7 +21,11 @@ __all__ = ["document", "figure", "index", "page", "target_section"]
 # nothing is loaded from anywhere: pictures stand in the page, scripts are forbidden
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _HIGHER_IS_BETTER = {"average_accuracy", "backward_transfer", "learning_accuracy", "average_incremental_accuracy"}
-_RANKED = _HIGHER_IS_BETTER | {"forgetting", "nll", "ece"}
+_RANKED = _HIGHER_IS_BETTER - {"backward_transfer"} | {"nll"}  # who learns nothing forgets nothing
+_COST = (
+    "Of one run, mean over seeds. Bits: of a weight that predicts. Memory: all that is kept to go on learning, such as "
+    "λ and λ0, each a real number a weight."
+)
 _INLINE_SVG_UP_TO = 2_000_000  # bytes; above it the PNG is smaller and as sharp
 
 
@@ -81,7 +85,8 @@ def _headline(stream: Stream) -> str:
         return "<p>No run is finished yet.</p>"
     quality = _table(stream, tables.QUALITY)
     cost = _table(stream, tables.COST)
-    return f'<h2>Results</h2>{quality}<p class="note">{escape(_legend(stream))}</p><h2>Cost</h2>{cost}'
+    results = f'<h2>Results</h2>{quality}<p class="note">{escape(_legend(stream))}</p>'
+    return f'{results}<h2>Cost</h2>{cost}<p class="note">{_COST}</p>'
 
 
 def _table(stream: Stream, columns: Sequence[tables.Column]) -> str:
@@ -112,9 +117,9 @@ def _legend(stream: Stream) -> str:
     text = (
         "Mean ± standard deviation over n seeds, at the end of the stream, by falling ACC. ACC: average accuracy; "
         "BWT: backward transfer; AIA: average of ACC after each task; NLL and ECE of the predictive distribution. "
-        "Bold: best of its column."
+        "Bold: best of its column, where a method that learns nothing can't be it."
     )
-    if stream.reference:
+    if stream.reference and tables.difference_title(stream):
         name = stream.reference.label
         text += f" Δ: mean difference to {name} over the seeds that both have, with Student's 95 % interval."
     return text

@@ -143,7 +143,7 @@ def protocol(group: Group) -> str:
     if epochs is not None and not any(map(tells_length, notes)):
         parts.append("1 epoch" if epochs == 1 else f"{epochs} epochs")
     batch_norm, samples = group.setting("batch_norm"), group.setting("mc_samples")
-    if batch_norm not in (None, ""):
+    if batch_norm not in (None, "") and group.setting("model.norm") in (None, "batch"):  # else there is none
         parts.append(f"batch_norm {batch_norm}")
     if samples is not None:
         parts.append(f"C = {samples}" + (" (mode)" if samples == 0 else ""))
@@ -232,7 +232,7 @@ def markdown_stream(stream: Stream, level: int = 1) -> str:
     quality = markdown_table(*headline(stream))
     cost = markdown_table(*headline(stream, COST))
     note = "Mean ± standard deviation over n seeds"
-    if stream.reference:
+    if stream.reference and difference_title(stream):
         name = _escape(stream.reference.label)
         note += f". Δ: paired difference to {name} over common seeds, with its 95 % t interval"
     return f"{text}{quality}\n{note}.\n\n{cost}"
