@@ -7,9 +7,9 @@ softmax, as the authors' code does.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from clbinn.nn.mlp import MLP
 from clbinn.optim._noise import Noise
 from clbinn.optim.binary import BinaryOptimizer
 
-__all__ = ["estimate_batch_norm", "predict_log_proba", "predict_proba"]
+__all__ = ["estimate_batch_norm", "predict_log_proba", "predict_proba", "statistics_under_draws"]
 
 Average = Literal["probabilities", "logits"]
 
@@ -208,11 +208,34 @@ def estimate_batch_norm(
     if not len(x):
         raise ValueError("statistics can't be estimated from no inputs")
     noise = Noise(seed, opt.parameters()[0].device)
+    run = net if forward is None else forward
+    batches = torch.tensor_split(x, math.ceil(len(x) / batch_size))
+    return statistics_under_draws(net, opt, batches, lambda batch: run(batch.to(noise.device)), mc_samples, noise)
+
+
+def statistics_under_draws(
+    net: nn.Module,
+    opt: BinaryOptimizer,
+    batches: Iterable[Any],
+    forward: Callable[[Any], object],
+    mc_samples: int,
+    noise: Noise,
+) -> BatchNormStatistics:
+    """`estimate_batch_norm` for mini-batches of any form.
+
+    Args:
+        net: See there.
+        opt: See there.
+        batches: Gone through once for each draw; all count the same.
+        forward: Runs the network on one of them.
+        mc_samples: See there.
+        noise: Of the draws.
+    """
 
     def run() -> None:
         for _ in _draws(opt, mc_samples, noise):
-            for batch in torch.tensor_split(x, math.ceil(len(x) / batch_size)):
-                (net if forward is None else forward)(batch.to(noise.device))
+            for batch in batches:
+                forward(batch)
 
     with _evaluating(net):
         return reestimate(net, run)

@@ -151,34 +151,32 @@ class FlatOptimizer(Optimizer):
 
     def _synchronise(self, renamed: Mapping[Any, Any] | None = None) -> None:
         """Follow the parameters: new ones start fresh, moved ones take their state along, the rest keep theirs."""
-        if (
-            len(self._flat) == len(self.param_groups)
-            and not renamed
-            and all(
-                flat.holds(group["params"]) and _in_place(flat)
-                for group, flat in zip(self.param_groups, self._flat, strict=True)
-            )
-        ):
+        if not renamed and self._is_current():
             return
         _check_devices(self.parameters())
         known = {p: entry for flat in self._flat for p, entry in zip(flat.params, flat.entries(), strict=True)}
-        self._flat = []
-        for group in self.param_groups:
-            flat = FlatState(group["params"], self._by_parameter)
-            self._check(flat.params)
-            self._flat.append(flat)
-            if not flat.params:
-                continue
-            self.noise.to(flat.device)
-            flat.tensors = self._start(group, flat)
+        self._flat = [self._fresh(group) for group in self.param_groups]
+        for flat in self._flat:
             for p, entry in zip(flat.params, flat.entries(), strict=True):
-                old = known.get(p) or known.get((renamed or {}).get(p, p))
-                for name, view in entry.items():
-                    if old and name in old:
-                        overlap = tuple(slice(0, min(a, b)) for a, b in zip(view.shape, old[name].shape, strict=True))
-                        view[overlap] = old[name][overlap].to(view.device)
+                _carry_over(known.get(p) or known.get((renamed or {}).get(p, p)) or {}, entry)
         if not self._sampling:
             self.restore()
+
+    def _is_current(self) -> bool:
+        """Whether the state is that of the groups' parameters, where these are."""
+        return len(self._flat) == len(self.param_groups) and all(
+            flat.holds(group["params"]) and _in_place(flat)
+            for group, flat in zip(self.param_groups, self._flat, strict=True)
+        )
+
+    def _fresh(self, group: dict[str, Any]) -> FlatState:
+        """The state of a group as at its start."""
+        flat = FlatState(group["params"], self._by_parameter)
+        self._check(flat.params)
+        if flat.params:
+            self.noise.to(flat.device)
+            flat.tensors = self._start(group, flat)
+        return flat
 
     def _check_fit(self, entries: Mapping[int, State]) -> None:
         """Raise ValueError for a state on disk that is not of these parameters."""
@@ -211,6 +209,14 @@ def _check_devices(params: Sequence[Tensor]) -> None:
     """Raise for parameters on several devices: the random stream serves one."""
     if len(devices := {str(p.device) for p in params}) > 1:
         raise ValueError(f"parameters on {' and '.join(sorted(devices))}: make one optimizer for each device")
+
+
+def _carry_over(old: State, new: State) -> None:
+    """Put what was learned in its place; of a parameter that grew, the rows that were there."""
+    for name, view in new.items():
+        if name in old:
+            overlap = tuple(slice(0, min(a, b)) for a, b in zip(view.shape, old[name].shape, strict=True))
+            view[overlap] = old[name][overlap].to(view.device)
 
 
 def _in_place(flat: FlatState) -> bool:

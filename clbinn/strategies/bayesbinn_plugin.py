@@ -18,12 +18,12 @@ from clbinn import optim
 from clbinn.benchmarks.online import Parts, training_set, whole_experience
 from clbinn.checks import check_at_least, check_choice, check_count
 from clbinn.errors import RunError
-from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, reestimate, set_statistics
+from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, get_statistics, set_statistics
 from clbinn.nn.many import ByteInputs
 from clbinn.optim._noise import Noise
 from clbinn.optim.binary import BinaryOptimizer
 from clbinn.optim.schedules import cosine_decay
-from clbinn.predict import Average, predict_log_proba
+from clbinn.predict import Average, predict_log_proba, statistics_under_draws
 from clbinn.seeding import derive_seed
 from clbinn.strategies._loop import listeners
 from clbinn.strategies._resident import resident_inputs
@@ -310,7 +310,7 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Statistics of this task's training inputs under draws from the posterior."""
         if not batch_norms(strategy.model):
             return {}
-        optimizer, seen = strategy.optimizer, 0
+        seen = 0
         noise = Noise(derive_seed(self.seed, "batch_norm", self.tasks_trained), strategy.device)
         batches = []
         for batch in strategy.dataloader:
@@ -323,22 +323,12 @@ class BayesBiNNPlugin(SupervisedPlugin):  # type: ignore[misc]
         batches = list(zip(*columns, strict=True))
         aware = hasattr(strategy.experience, "task_labels")
 
-        def run() -> None:
-            for _ in range(draws if self.mc_samples else 1):
-                with optimizer.weights(
-                    optimizer.sample_weights(noise) if self.mc_samples else optimizer.mode_weights()
-                ):
-                    for x, task in batches:
-                        avalanche_forward(strategy.model, x, task) if aware else strategy.model(x)
+        def forward(batch: tuple[Tensor, Tensor]) -> object:
+            return avalanche_forward(strategy.model, *batch) if aware else strategy.model(batch[0])
 
-        dropouts = [m for m in strategy.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
-        try:
-            for dropout in dropouts:
-                dropout.eval()
-            return reestimate(strategy.model, run)
-        finally:
-            for dropout in dropouts:
-                dropout.train()
+        return statistics_under_draws(
+            strategy.model, strategy.optimizer, batches, forward, draws if self.mc_samples else 0, noise
+        )
 
 
 def _binary_optimizer(strategy: Any) -> BinaryOptimizer:

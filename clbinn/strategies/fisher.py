@@ -1,5 +1,9 @@
 """The diagonal of the empirical Fisher information, from the gradients of single samples."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
@@ -52,45 +56,52 @@ def _of_linear_layers(model: nn.Module, x: Tensor, y: Tensor, task: Tensor | Non
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
     if any(type(m) is not nn.Linear or len(_parameters(m) - {"weight", "bias"}) for m in owners):
         return None
-    calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    unsupported: list[nn.Module] = []
-
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
-        (x,) = (*inputs, *named.values())
-        if output.dim() != 2 or len(output) > len(y) or layer in calls:
-            unsupported.append(layer)
-        fixed = {name: p.detach() for name, p in layer.named_parameters()}
-        own = F.linear(x, **fixed)  # a gradient that still reaches a weight comes from a use outside its layer
-        calls[layer] = x.detach(), own if own.requires_grad else own.requires_grad_()
-        return own.clone()  # an activation in place must not change what was kept
-
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers.values()]
-    try:
-        with torch.enable_grad():
-            loss = F.cross_entropy(avalanche_forward(model, x, task), y, reduction="sum")
-    finally:
-        for handle in handles:
-            handle.remove()
-    if unsupported:
+    with torch.enable_grad(), _recorded(layers.values(), len(y)) as calls:
+        loss = F.cross_entropy(avalanche_forward(model, x, task), y, reduction="sum")
+    if None in calls.values():
         return None
     outputs = [output for _, output in calls.values()]
-    deltas = torch.autograd.grad(loss, [*outputs, *learned.values()], allow_unused=True)
-    if any(gradient is not None for gradient in deltas[len(outputs) :]):
-        return None
-    delta = dict(zip(calls, deltas, strict=False))
+    gradients = torch.autograd.grad(loss, [*outputs, *learned.values()], allow_unused=True)
+    if any(gradient is not None for gradient in gradients[len(outputs) :]):
+        return None  # a use of a weight outside its layer
+    deltas = dict(zip(calls, gradients, strict=False))
     squares = {}
     for name, p in learned.items():
         owner, _, kind = name.rpartition(".")
-        layer = layers[owner]
-        if delta.get(layer) is None:  # a head of another task
+        delta = deltas.get(layers[owner])
+        if delta is None:  # a head of another task
             squares[name] = torch.zeros_like(p)
         elif kind == "bias":
-            squares[name] = delta[layer].square().sum(0)
+            squares[name] = delta.square().sum(0)
         else:
-            squares[name] = delta[layer].square().t() @ calls[layer][0].square()
+            squares[name] = delta.square().t() @ calls[layers[owner]][0].square()
     return squares
+
+
+@contextmanager
+def _recorded(layers: Iterable[nn.Module], samples: int) -> Iterator[dict[nn.Module, Any]]:
+    """Inputs (n, …) and outputs (n, …) of each layer that is called inside the block; None for more than one product.
+
+    The outputs are computed from detached weights: gradients reach them, and the weights by other ways alone.
+    """
+    calls: dict[nn.Module, Any] = {}
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
+        (x,) = (*inputs, *named.values())
+        own = F.linear(x, **{name: p.detach() for name, p in layer.named_parameters()})
+        own = own if own.requires_grad else own.requires_grad_()
+        once = output.dim() == 2 and len(output) <= samples and layer not in calls
+        calls[layer] = (x.detach(), own) if once else None
+        return own.clone()  # an activation in place must not change what was kept
+
+    handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _parameters(module: nn.Module) -> set[str]:
