@@ -78,7 +78,10 @@ def _encode(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return {"list" if isinstance(value, list) else "tuple": [_encode(item) for item in value]}
     if isinstance(value, set):
-        return {"set": sorted(map(int, value))}
+        items = [int(item) for item in value]
+        if list(set(items)) != items:  # what goes through a set in its order would go another way
+            raise _UnknownError
+        return {"set": items}
     if isinstance(value, ParamData):
         return {"ParamData": {"name": value.name, "data": value.data, "device": value.data.device.type}}
     if isinstance(value, nn.Module):

@@ -16,10 +16,10 @@ import torch
 
 from clbinn.errors import RunError
 from clbinn.experiments.files import replace_file
+from clbinn.experiments.store import CURRENT, PREVIOUS
 
 __all__ = ["CURRENT", "PREVIOUS", "DamagedError", "fitting", "load", "load_latest", "require_plain", "save"]
 
-CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
 
 _MARK = b"sha256="
 _COMMENT = len(_MARK) + 64

@@ -1,6 +1,7 @@
 """Many runs: every strategy with every seed, in processes of their own."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -81,6 +82,8 @@ def run_grid(
             board.say(f"{len(results)} of {len(wanted)} runs were finished before")
         with interrupts.listen():
             for result in work(waiting, board, interrupts) if waiting else ():
+                if result.status == "interrupted" and not interrupts.pending:  # somebody stopped this process alone
+                    result = replace(result, status="failed")
                 results[result.path] = result
                 board.finish(f"{result.strategy} seed {result.seed}", _verdict(result))
     finally:

@@ -42,19 +42,24 @@ class Interrupts:
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._signal = number
-            if not self.patient:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
         try:
-            for number in before:
-                signal.signal(number, note)
+            self.catch()
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def catch(self) -> None:
+        """Set the handlers again, inside the block of `listen()`; outside the main thread nothing is caught."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        if not self.patient:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     @property
     def pending(self) -> bool:

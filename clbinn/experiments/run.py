@@ -128,7 +128,8 @@ class _Run:
         self.final: dict[str, Any] = {}
         self.plugins = list(strategy.plugins)
         epochs = recipe.train.epochs
-        self.watch = Watch(folder, self.plugins, self.tasks, epochs, report, interrupts, checkpoint_seconds)
+        settings = strategy_state.settings(strategy, self.plugins)
+        self.watch = Watch(folder, self.plugins, settings, self.tasks, epochs, report, interrupts, checkpoint_seconds)
         strategy.plugins.insert(0, Opening(seed, epochs))
         strategy.plugins.append(self.watch)  # behind the clock, on purpose
 
@@ -236,7 +237,7 @@ class _Run:
             "iteration": 0,
             "finished": True,
             "seconds": self.watch.seconds,
-            "unsaved": strategy_state.unsaved(self.strategy, self.plugins),
+            "unsaved": strategy_state.unsaved(self.strategy, self.plugins, self.watch.settings),
             "events_size": self.folder.events_size(),
             "learner": strategy_state.gather(self.strategy, self.plugins),
         }

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbinn.errors import UserError
-from clbinn.experiments import checkpoint
 from clbinn.experiments.files import append_line, make_folder, replace_file
 from clbinn.recipes import dump, recipe_hash
 from clbinn.schema import BenchmarkRecipe, StrategyRecipe
 
-__all__ = ["BusyError", "RunFolder", "is_finished", "run_path"]
+__all__ = ["CURRENT", "PREVIOUS", "BusyError", "RunFolder", "is_finished", "run_path"]
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
 
 
 class BusyError(UserError):
@@ -101,7 +102,7 @@ class RunFolder:
 
     def check_same_data(self, hashes: dict[str, str]) -> None:
         """Raise UserError for a run that was begun with other data; it would end as if all of it had been these."""
-        begun = any((self.path / name).exists() for name in (checkpoint.CURRENT, checkpoint.PREVIOUS))
+        begun = any((self.path / name).exists() for name in (CURRENT, PREVIOUS))
         before = self.hashes() if begun else {}
         changed = [name for name, value in before.items() if value != hashes.get(name)]
         if changed:

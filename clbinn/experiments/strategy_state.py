@@ -13,6 +13,7 @@ __all__ = [
     "restore",
     "restore_before_task",
     "setting",
+    "settings",
     "tensor_bytes",
     "unsaved",
 ]
@@ -28,14 +29,36 @@ _WITHOUT_STATE = {"EvaluationPlugin", "PeriodicEval", "Clock", "FastLoadingPlugi
 _SETTINGS = (type(None), bool, int, float, str, torch.dtype, torch.device, type)
 
 
-def unsaved(strategy: Any, plugins: list[Any]) -> list[str]:
+def settings(strategy: Any, plugins: list[Any]) -> list[dict[str, Any]]:
+    """What the strategy and each plugin have of numbers, text and the like, by name; taken before a run begins."""
+    return [
+        {name: value for name, value in vars(part).items() if name not in known and isinstance(value, _SETTINGS)}
+        for part, known in _parts(strategy, plugins)
+    ]
+
+
+def unsaved(strategy: Any, plugins: list[Any], before: list[dict[str, Any]]) -> list[str]:
     """Names of the parts that keep something and have no `state_dict`: such a run can't be continued.
 
-    Attributes that are settings (numbers, text) don't count. `avalanche_state` tells the state of Avalanche's most used
-    plugins.
+    Numbers and text are settings, unless they have changed since the run began. `avalanche_state` tells the state of
+    Avalanche's most used plugins.
+
+    Args:
+        strategy: At any time.
+        plugins: Its plugins.
+        before: What `settings` gave.
     """
-    parts = [(strategy, _TEMPLATE), *((p, set()) for p in plugins if type(p).__name__ not in _WITHOUT_STATE)]
-    return [type(part).__name__ for part, known in parts if _keeps(part, known) and _state(part) is None]
+    now = settings(strategy, plugins)
+    return [
+        type(part).__name__
+        for (part, known), was, has in zip(_parts(strategy, plugins), before, now, strict=True)
+        if (_keeps(part, known) or was != has) and _state(part) is None
+    ]
+
+
+def _parts(strategy: Any, plugins: list[Any]) -> list[tuple[Any, set[str]]]:
+    """The strategy and its plugins, each with the attributes that are no state of its own."""
+    return [(strategy, _TEMPLATE), *((p, set()) for p in plugins if type(p).__name__ not in _WITHOUT_STATE)]
 
 
 def _state(part: Any) -> dict[str, Any] | None:

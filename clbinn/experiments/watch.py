@@ -55,6 +55,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
     Args:
         folder: Where events and checkpoints go.
         plugins: The strategy's plugins whose state is saved.
+        settings: What `strategy_state.settings` gave of them before the run.
         tasks: Number of tasks of the stream.
         epochs: Epochs of a task.
         report: Gets every event, and progress in between.
@@ -67,6 +68,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         self,
         folder: RunFolder,
         plugins: list[Any],
+        settings: list[dict[str, Any]],
         tasks: int,
         epochs: int,
         report: Report,
@@ -74,7 +76,8 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         checkpoint_seconds: float | None,
     ) -> None:
         super().__init__()
-        self.folder, self.plugins, self.tasks, self.epochs = folder, plugins, tasks, epochs
+        self.folder, self.plugins, self.settings = folder, plugins, settings
+        self.tasks, self.epochs = tasks, epochs
         self.report, self.interrupts, self.checkpoint_seconds = report, interrupts, checkpoint_seconds
         self.task = 0
         self.seconds = {"train": 0.0, "eval": 0.0}
@@ -192,7 +195,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
         if strategy.clock.train_exp_epochs < self.epochs and not self._holds_inside_task():
             return
         started = time.monotonic()
-        missing = strategy_state.unsaved(strategy, self.plugins)
+        missing = strategy_state.unsaved(strategy, self.plugins, self.settings)
         if missing:
             if not self._told_unsaved:
                 text = f"{', '.join(missing)} can't be saved: a run that is cut off begins again from its start"
@@ -214,6 +217,7 @@ class Watch(SupervisedPlugin):  # type: ignore[misc]
             "learner": strategy_state.gather(strategy, self.plugins),
         }
         checkpoint.save(self.folder.path, state)
+        self._told_unsaved = False
         self._saved = time.monotonic()
         self._cost = self._saved - started
 

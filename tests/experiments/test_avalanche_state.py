@@ -37,6 +37,26 @@ def save_each_step(monkeypatch):
     monkeypatch.setattr(watch, "SHARE", math.inf)
 
 
+@pytest.mark.parametrize("order", [[8, 9, 0, 1, 2, 3], [1, 8, 0, 7, 2, 9]])
+@pytest.mark.parametrize("name", ["lwf", "gdumb"])
+def test_classes_are_gone_through_in_the_order_in_which_they_came(kit, tmp_path, name, order):
+    stream = kit.stream(scenario="class", tasks={"kind": "split_classes", "per_task": 2, "order": order, "count": 3})
+    strategy = kit.strategy(name)
+    alone = run(stream, strategy, 0, tmp_path / "alone", progress=False)
+    with pytest.raises(CutOffError):
+        run(stream, strategy, 0, tmp_path / "cut", progress=cut_off_at(3, 2), checkpoint_seconds=0.0)
+    cut = run(stream, strategy, 0, tmp_path / "cut", progress=False, checkpoint_seconds=0.0)
+    assert kit.same(kit.outcome(cut), kit.outcome(alone))
+
+
+def test_a_set_that_would_come_back_in_another_order_is_not_stored():
+    grown = set(range(40))
+    grown -= set(range(40)) - {1, 8}  # two numbers in a table made for many
+    assert list({1, 8}) != list(grown)
+    with pytest.raises(avalanche_state._UnknownError):
+        avalanche_state._encode(grown)
+
+
 @pytest.mark.parametrize(("name", "place"), PLACES.items())
 def test_a_run_that_is_cut_off_ends_as_if_left_alone(kit, tmp_path, name, place):
     stream, strategy = kit.stream(3), kit.strategy(name)

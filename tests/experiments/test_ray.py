@@ -8,6 +8,7 @@ import time
 import pytest
 
 from clbinn.experiments.grid import run_grid
+from clbinn.experiments.interrupts import Interrupted
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -35,6 +36,32 @@ def test_same_numbers_as_local(kit, tmp_path, cluster):
     on_ray = {"engine": "ray", "ray_address": cluster.address, "progress": False}
     far = run_grid(kit.stream(), strategies, [0, 1], out=tmp_path / "ray", **on_ray)
     assert all(map(kit.same, outcomes(kit, local), outcomes(kit, far)))
+
+
+def test_sigterm_saves_and_leaves(kit, tmp_path, cluster):
+    strategy = kit.strategy("bayesbinn", "train.epochs=3000")
+
+    def stop():
+        deadline = time.monotonic() + 60
+        while not workers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(Interrupted, match="stopped with 1 of 1 runs to go") as caught:
+        run_grid(kit.stream(), [strategy], [0], out=tmp_path, engine="ray", ray_address=cluster.address, progress=False)
+    assert caught.value.status == 143
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
+
+
+def test_a_failure_names_the_folder_of_the_driver(kit, tmp_path, cluster):
+    strategy = kit.plain(optimizer={"target": "torch.optim.SGD", "options": {"lr": 1e30}})
+    [failed] = run_grid(
+        kit.stream(), [strategy], [0], out=tmp_path, engine="ray", ray_address=cluster.address, progress=False
+    )
+    assert failed.status == "failed"
+    assert failed.message.startswith(f"{failed.path}: task 1")
 
 
 def workers():

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from clbinn.experiments.strategy_state import gather, restore, unsaved
+from clbinn.experiments.strategy_state import gather, restore, settings, unsaved
 
 
 class Keeps:
@@ -51,4 +51,16 @@ def test_a_part_that_cannot_tell_its_state_is_named_wherever_it_comes_from():
             self.seen = []
 
     Forgetful.__module__ = "clbinn.strategies.forgetful"
-    assert unsaved(strategy("cpu"), [Keeps(), Forgetful()]) == ["Forgetful"]
+    assert unsaved(strategy("cpu"), [Keeps(), Forgetful()], [{}] * 3) == ["Forgetful"]
+
+
+def test_a_number_that_changes_is_no_setting():
+    class Counts:
+        def __init__(self):
+            self.every, self.steps, self.best = 5, 0, None
+
+    learner, plugin = strategy("cpu"), Counts()
+    before = settings(learner, [plugin])
+    assert unsaved(learner, [plugin], before) == []
+    plugin.steps += 1
+    assert unsaved(learner, [plugin], before) == ["Counts"]

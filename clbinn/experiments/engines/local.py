@@ -51,10 +51,7 @@ class LocalEngine:
                 if item is None:
                     working -= 1
                 elif item[1]["event"] == "result":
-                    status = item[1]["status"]
-                    if status == "interrupted" and not interrupts.pending:  # somebody stopped this process alone
-                        status = "failed"
-                    yield item[0].ended(status, item[1]["message"], item[1]["users_mistake"])
+                    yield item[0].ended(item[1]["status"], item[1]["message"], item[1]["users_mistake"])
                 else:
                     board.event(item[0].name, item[1])
         finally:

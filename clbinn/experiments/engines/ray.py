@@ -43,6 +43,7 @@ class RayEngine:
     def __call__(self, jobs: Sequence[Job], board: Board, interrupts: Interrupts) -> Iterator[RunResult]:
         """Results in the order in which they come."""
         ray = _connected(self.address)
+        interrupts.catch()  # ray.init() puts handlers of its own in their place
         stop = ray.remote(num_cpus=0)(_Stop).remote()
         task = ray.remote(num_cpus=1, num_gpus=self.gpus or 0, max_retries=RETRIES)(_work)
         with ExitStack() as locks:
@@ -111,7 +112,8 @@ def _work(plain: dict[str, Any], files: Files, stop: Any) -> tuple[dict[str, Any
                 return
 
     with tempfile.TemporaryDirectory(prefix="clbinn-") as folder:
-        job = replace(Job.from_plain(plain), out=Path(folder))
+        asked = Job.from_plain(plain)
+        job = replace(asked, out=Path(folder))
         job.path.mkdir(parents=True)
         _write(job.path, files)
         threading.Thread(target=listen, daemon=True).start()
@@ -119,6 +121,7 @@ def _work(plain: dict[str, Any], files: Files, stop: Any) -> tuple[dict[str, Any
             result = work(job, lambda event: None)
         finally:
             over.set()
+        result["message"] = result["message"].replace(str(job.path), str(asked.path))
         return result, _read(job.path)
 
 
