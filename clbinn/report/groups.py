@@ -94,8 +94,11 @@ class Group:
     @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The runs that count: of a seed that was run or copied twice the first."""
-        by_seed = {run.seed: run for run in reversed(self.runs) if run.status == "finished"}
-        return tuple(reversed(by_seed.values()))
+        by_seed: dict[int, Run] = {}
+        for run in self.runs:
+            if run.status == "finished":
+                by_seed.setdefault(run.seed, run)
+        return tuple(by_seed.values())
 
     def stat(self, key: str) -> Stat:
         """Mean and spread over the finished runs of a number of summary.json."""

@@ -101,6 +101,17 @@ def test_scores_of_a_test_set(trained):
         assert scores.ece == pytest.approx(evaluation.ece(probs, y).item(), abs=1e-6)
 
 
+def test_evaluations_of_other_streams_do_not_count():
+    torch.manual_seed(0)
+    ours, model, benchmark = ContinualMetrics(TASKS), torch.nn.Linear(5, 3), make_benchmark()
+    evaluator = EvaluationPlugin(ours, loggers=[])
+    strategy = Naive(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), evaluator=evaluator)
+    strategy.eval(benchmark.train_stream)
+    assert np.isnan(ours.matrix).all()
+    strategy.eval(benchmark.test_stream)
+    assert not np.isnan(ours.matrix[0]).any()
+
+
 def test_missing_row_gives_no_numbers():
     metric = ContinualMetrics(2)
     metric.after_training_exp(SimpleNamespace(experience=None))

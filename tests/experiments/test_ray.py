@@ -2,8 +2,10 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,10 +44,10 @@ def test_sigterm_saves_and_leaves(kit, tmp_path, cluster):
     strategy = kit.strategy("bayesbinn", "train.epochs=3000")
 
     def stop():
-        deadline = time.monotonic() + 60
-        while not workers() and time.monotonic() < deadline:
+        node = Path(tempfile.gettempdir())
+        deadline = time.monotonic() + 120
+        while not any(node.glob("clbinn-*/tiny/*/seed-0/checkpoint.pt")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(3)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()

@@ -90,3 +90,19 @@ def test_walks_with_autograd_and_torch_adam():
         beta = beta * 1.5 if step % 10 == 0 else beta
         entry = opt.state_dict()["state"][0]
         torch.testing.assert_close(torch.stack([entry["plus"], entry["minus"]]), logits.data, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_start_by_glorots_rule_and_those_of_vectors_normal():
+    matrix, kernel = nn.Parameter(torch.zeros(300, 200)), nn.Parameter(torch.zeros(60, 50, 3, 3))
+    vector = nn.Parameter(torch.zeros(50_000))
+    opt = PMF([matrix, kernel, vector], seed=0)
+    for index, fans in ((0, 300 + 200), (1, (60 + 50) * 9)):
+        limit = (6 / fans) ** 0.5
+        for side in ("plus", "minus"):
+            logits = opt.state_dict()["state"][index][side]
+            assert float(logits.abs().max()) == pytest.approx(limit, rel=1e-2)
+            assert float(logits.abs().max()) <= limit
+            assert float(logits.std()) == pytest.approx(limit / 3**0.5, rel=2e-2)
+    plus = opt.state_dict()["state"][2]["plus"]
+    assert float(plus.std()) == pytest.approx(0.1, rel=2e-2)
+    assert float(plus.abs().max()) > 0.35, "normal, not uniform"

@@ -114,3 +114,26 @@ def test_a_group_added_at_zero_cannot_decay_exponentially():
     opt.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.0})
     with pytest.raises(ValueError, match=r"needs lr > 0 at the start and at the end; they are 0\.0, 0\.001"):
         schedule.step()
+
+
+@pytest.mark.parametrize("make", [CosineDecay, ExponentialDecay])
+def test_a_value_stays_at_its_end(make):
+    opt = optimizer()
+    schedule = make(opt, 3, 1e-3)
+    values = []
+    for _ in range(6):
+        schedule.step()
+        values.append(opt.param_groups[0]["lr"])
+    assert values[2:] == [1e-3] * 4
+
+
+def test_calls_of_a_step_decay_may_come_in_any_order():
+    values = []
+    for every in ([2, 4], [4, 2]):
+        opt = optimizer()
+        schedule = StepDecay(opt, 0.1, every)
+        assert schedule.every == [2, 4]
+        for _ in range(5):
+            schedule.step()
+        values.append(opt.param_groups[0]["lr"])
+    assert values[0] == values[1]

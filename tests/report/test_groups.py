@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -107,3 +108,19 @@ def test_mean_matrix_is_over_finished_runs(make_run, made_up, tmp_path):
     (stream,) = streams(find_runs(tmp_path))
     expected = (made_up(5, 0) + made_up(5, 1)) / 2
     np.testing.assert_allclose(stream.groups[0].mean_matrix, expected, atol=1e-6)
+
+
+def test_a_seed_that_was_copied_counts_once_the_first_and_in_order(make_run, tmp_path):
+    for seed, accuracy in ((0, 0.5), (1, 0.6), (2, 0.7)):
+        make_run("bayesbinn", seed, average_accuracy=accuracy)
+    runs = find_runs(tmp_path)
+    copied = dataclasses.replace(runs[0], summary={**runs[0].summary, "average_accuracy": 0.9})
+    (stream,) = streams([*runs, copied])
+    (group,) = stream.groups
+    assert [run.seed for run in group.finished] == [0, 1, 2]
+    assert group.stat("average_accuracy").mean == pytest.approx(0.6)
+
+
+def test_numbers_that_are_not_finite_are_not_paired():
+    found = paired_difference({0: math.nan, 1: 0.5, 2: 0.5}, {0: 0.1, 1: 0.25, 2: math.nan})
+    assert (found.n, found.mean) == (1, 0.25)

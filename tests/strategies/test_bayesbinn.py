@@ -161,7 +161,7 @@ def one_class_each(make_stream):
 
 
 def test_a_growing_head_keeps_what_its_old_rows_learned(make_stream):
-    learner = strategy(Growing())
+    learner = strategy(Growing(), real_lr=0.007)
     heads = []
 
     class Watch(SupervisedPlugin):
@@ -181,6 +181,7 @@ def test_a_growing_head_keeps_what_its_old_rows_learned(make_stream):
     assert len(learner.optimizer.parameters()) == 2, "biases stay real"
     real = next(p for p in learner.plugins if isinstance(p, BayesBiNNPlugin)).real_optimizer
     assert [p.ndim for group in real.param_groups for p in group["params"]] == [1, 1]
+    assert real.param_groups[0]["lr"] == 0.007
 
 
 def test_heads_appear_task_by_task(make_stream):

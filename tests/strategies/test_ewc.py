@@ -125,3 +125,28 @@ def test_the_importances_of_a_convolution_are_means_over_single_samples(make_str
     plugin = next(plugin for plugin in strategy.plugins if isinstance(plugin, EWCPlugin))
     for name, value in slow_fisher(model, x, y).items():
         torch.testing.assert_close(plugin.penalty.precision[name], value / 60)
+
+
+def test_importances_are_those_of_the_network_as_it_predicts(make_net, make_stream, slow_fisher):
+    stream, net = make_stream(1), make_net(dropout=0.5)
+    strategy = EWC(model=net, evaluator=None, lr=1e-2, train_mb_size=20, train_epochs=1)
+    strategy.train(stream.train_stream[0])
+    strategy.experience = stream.train_stream[0]
+    net.train()
+    found = EWCPlugin(1.0).importances(strategy)
+    assert net.training
+    x, y = (torch.stack([torch.as_tensor(row[k]) for row in stream.train_stream[0].dataset]) for k in (0, 1))
+    net.eval()
+    for name, value in slow_fisher(net, x, y).items():
+        torch.testing.assert_close(found[name], value / len(y))
+
+
+def test_the_seed_chooses_the_samples_of_the_fisher_information(make_ewc, make_stream):
+    stream, found = make_stream(1), []
+    for seed in (0, 0, 1):
+        strategy = make_ewc(fisher_samples=5, seed=seed, train_epochs=1)
+        strategy.experience = stream.train_stream[0]
+        plugin = next(p for p in strategy.plugins if isinstance(p, EWCPlugin))
+        found.append(plugin.importances(strategy))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert not all(torch.equal(found[0][name], found[2][name]) for name in found[0])

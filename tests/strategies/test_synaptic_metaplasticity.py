@@ -71,8 +71,9 @@ def test_moments_start_afresh_at_each_task_and_hidden_weights_go_on(make_strateg
 
 
 def test_moments_of_what_stays_real_start_afresh_too(make_net, make_stream):
-    strategy = SynapticMetaplasticity(model=make_net(), evaluator=None, train_mb_size=20)
+    strategy = SynapticMetaplasticity(model=make_net(), evaluator=None, train_mb_size=20, lr=0.007)
     strategy.train(make_stream().train_stream[0])
+    assert strategy.plugin.real_optimizer.param_groups[0]["lr"] == 0.007
     assert len(strategy.plugin.real_optimizer.param_groups[0]["params"]) == 2
     assert not strategy.plugin.real_optimizer.state
 
