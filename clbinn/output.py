@@ -21,7 +21,9 @@ def write(stream: IO[str] | None, text: object, end: str = "\n") -> None:
     try:
         print(text, end=end, file=stream, flush=True)
     except BrokenPipeError:  # what is still in the buffer must have a place to go to, at the latest at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def to_stdout(text: object, end: str = "\n") -> None:
