@@ -276,3 +276,13 @@ def test_inputs_of_another_size_are_named():
     opt = BayesBiNN(net.parameters(), 10, seed=0)
     with pytest.raises(ValueError, match="takes 4 numbers for each input, got 5"):
         predict_proba(net, opt, torch.ones(2, 5), 3)
+
+
+def test_prediction_leaves_each_modules_mode():
+    net = MLP(12, [8, 8], 3)
+    opt = BayesBiNN(net.parameters(), 10, seed=1)
+    net.train()
+    net.layers[2].eval()
+    before = [module.training for module in net.modules()]
+    predict_proba(net, opt, torch.randn(5, 12), 3)
+    assert [module.training for module in net.modules()] == before

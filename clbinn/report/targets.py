@@ -37,7 +37,7 @@ COLUMNS = (
     *("evidence", "source"),
 )
 EVIDENCE = ("printed", "stored", "figure", "rewrite", "secondary")
-LOWER_IS_BETTER = ("nll", "ece", "brier", "forgetting", "test_error", "mse")
+LOWER_IS_BETTER = ("nll", "ece", "brier", "forgetting", "error", "mse")  # of training and of testing
 
 Outcome = Literal["reproduced", "short", "shorter run", "other settings", "not run"]
 
@@ -97,7 +97,7 @@ def other_settings(group: Group) -> list[str]:
 
 def is_fraction(metric: str) -> bool:
     """Whether a metric is a fraction that people read as percent."""
-    return "accuracy" in metric or metric.endswith("transfer") or metric in ("forgetting", "test_error")
+    return "accuracy" in metric or metric.endswith(("transfer", "error")) or metric == "forgetting"
 
 
 def load_targets(path: Path) -> list[Target]:

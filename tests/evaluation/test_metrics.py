@@ -142,3 +142,43 @@ def test_the_parts_of_an_experience_are_one_task():
 def test_more_tasks_than_told_are_refused():
     with pytest.raises(UserError, match="made for num_tasks=3, and 6 were trained"):
         online(TASKS, boundaries=False)
+
+
+def evaluate(metric, task, count=4):
+    """One evaluation of a task as Avalanche tells it, all `count` images right."""
+    learner = SimpleNamespace(
+        experience=SimpleNamespace(current_experience=task, origin_stream=SimpleNamespace(name="test")),
+        mb_output=torch.eye(3)[[0] * count],
+        mb_y=torch.zeros(count, dtype=torch.long),
+    )
+    metric.before_eval_exp(learner)
+    if count:
+        metric.after_eval_iteration(learner)
+    metric.after_eval_exp(learner)
+
+
+def test_an_empty_test_set_is_no_entry():
+    metric = ContinualMetrics(2)
+    evaluate(metric, 0, count=0)
+    assert np.isnan(metric.matrix).all()
+
+
+def test_one_task_more_than_told_is_refused():
+    metric = ContinualMetrics(1)
+    for _ in range(2):
+        metric.after_training_exp(SimpleNamespace(experience=object()))
+    with pytest.raises(UserError, match="num_tasks=1, and 2"):
+        evaluate(metric, 0)
+
+
+def test_inside_a_task_nothing_is_given_out_and_reset_forgets():
+    metric = ContinualMetrics(1)
+    evaluate(metric, 0)
+    metric.after_training_exp(SimpleNamespace(experience=object()))
+    evaluate(metric, 0)
+    metric.before_training_epoch(SimpleNamespace())
+    assert metric.after_eval(SimpleNamespace()) == []
+    metric.reset()
+    assert np.isnan(metric.matrix).all()
+    evaluate(metric, 0)
+    assert np.isfinite(metric.matrix).tolist() == [[True], [False]]

@@ -160,3 +160,9 @@ def test_every_shape_and_layout_and_a_copy():
         out = layer(x)
         assert out.shape == x.shape
         assert set(out.flatten().tolist()) <= {0.0, np.float32(1 / 0.6)}
+
+
+def test_four_dimensions_are_refused_as_by_torch():
+    for norm in (nn.BatchNorm1d(3, affine=False), BatchNorm1d(3)):
+        with pytest.raises(ValueError, match="expected 2D or 3D"):
+            norm(torch.randn(2, 3, 4, 4))

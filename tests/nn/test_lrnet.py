@@ -168,3 +168,15 @@ def test_a_network_without_layers_to_replace_is_refused():
     with pytest.raises(ValueError, match="no linear or convolutional"):
         to_stochastic(nn.Linear(2, 2, bias=False))
     assert to_stochastic(nn.Sequential(nn.Linear(2, 2, bias=False)), keep_last=False)[0].weight.holds_logits
+
+
+def test_certain_weights_have_finite_gradients():
+    layer = StochasticLinear(4, 3)
+    layer.weight.data.fill_(200.0)
+    layer(torch.randn(2, 4)).sum().backward()
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_a_network_keeps_its_type():
+    net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False)).double()
+    assert {p.dtype for p in to_stochastic(net).parameters()} == {torch.float64}

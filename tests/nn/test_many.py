@@ -90,3 +90,12 @@ def test_only_plain_mlps_with_all_their_weights_qualify():
     changed = MLP(4, [3], 2)
     changed.layers.insert(2, torch.nn.Sigmoid())
     assert not takes_many(changed, list(changed.parameters()))
+
+
+def test_other_parameters_and_hooks_are_not_passed_over():
+    net = MLP(4, [4], 4)
+    first, second = net.parameters()
+    assert takes_many(net, [first, second])
+    assert not takes_many(net, [second, first])
+    net.layers[1].register_forward_pre_hook(lambda *_: None)
+    assert not takes_many(net, [first, second])

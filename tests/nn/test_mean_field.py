@@ -33,3 +33,10 @@ def test_an_mlp_can_be_made_of_them():
     net = MLP(6, [5], 2, norm="scale", mean_field=True)
     assert sum(isinstance(m, MeanFieldLinear) for m in net.modules()) == 2
     assert not torch.equal(net(torch.ones(1, 6)), net(torch.ones(1, 6)))
+
+
+def test_certain_weights_have_finite_gradients():
+    layer = MeanFieldLinear(4, 3, bias=False)
+    layer.weight.data.fill_(1.0)
+    layer(torch.randn(2, 4)).sum().backward()
+    assert layer.weight.grad.isfinite().all()

@@ -62,3 +62,15 @@ def test_the_output_can_stay_as_it_is(norm, last):
 def test_bad_options_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         MLP(4, options.pop("hidden", [3]), 2, **options)
+
+
+def test_normalisation_has_the_authors_settings():
+    norms = [module for module in MLP(4, [3], 2).layers if isinstance(module, nn.BatchNorm1d)]
+    assert [(norm.momentum, norm.eps, norm.affine) for norm in norms] == [(0.15, 1e-4, False)] * 2
+
+
+def test_scale_stands_before_tanh():
+    net = MLP(9, [4], 2, norm="scale", activation="tanh", norm_output=False)
+    x = torch.randn(5, 9)
+    w1, w2 = net.parameters()
+    torch.testing.assert_close(net(x), torch.tanh(x @ w1.T / 3) @ w2.T)

@@ -124,3 +124,32 @@ def test_a_seed_that_was_copied_counts_once_the_first_and_in_order(make_run, tmp
 def test_numbers_that_are_not_finite_are_not_paired():
     found = paired_difference({0: math.nan, 1: 0.5, 2: 0.5}, {0: 0.1, 1: 0.25, 2: math.nan})
     assert (found.n, found.mean) == (1, 0.25)
+
+
+def measured(tmp_path):
+    (stream,) = streams(find_runs(tmp_path))
+    return stream
+
+
+def test_the_reference_has_most_seeds(make_run, tmp_path):
+    make_run("bayesbinn", 0, digest="aaaaaaaa")
+    for seed in range(2):
+        make_run("bayesbinn", seed, digest="bbbbbbbb")
+    assert measured(tmp_path).reference.hash == "bbbbbbbb"
+
+
+def test_no_reference_of_unfinished(make_run, tmp_path):
+    make_run("bayesbinn", 0, finished=False)
+    make_run("vcl", 0, digest="cccccccc")
+    make_run("ewc", 0, digest="dddddddd")
+    assert measured(tmp_path).reference is None
+
+
+def test_missing_cells_do_not_spread(make_run, tmp_path, made_up):
+    for seed in range(2):
+        matrix = made_up(3, seed)
+        if seed == 0:
+            matrix[0, 1] = math.nan
+        make_run("bayesbinn", seed, matrix=matrix)
+    (g,) = measured(tmp_path).groups
+    assert np.isfinite(g.mean_matrix).all()

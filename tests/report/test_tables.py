@@ -107,3 +107,21 @@ def test_numbers_from_fewer_runs_say_so(make_run, tmp_path):
     assert by_name["bayesbinn"]["NLL (nats)"].endswith("(n = 1)")
     assert "(n" not in by_name["naive"]["NLL (nats)"]
     assert by_name["naive"][tables.difference_title(stream)].endswith("(n = 2)")
+
+
+def measured(tmp_path):
+    (stream,) = streams(find_runs(tmp_path))
+    return stream
+
+
+def test_unfinished_are_counted(make_run, tmp_path):
+    make_run("bayesbinn", 0)
+    make_run("bayesbinn", 1, finished=False)
+    assert tables.facts(measured(tmp_path)).endswith("1 of 2 runs finished")
+
+
+def test_n_is_told_only_where_it_is_smaller(make_run, tmp_path):
+    for seed in range(3):
+        make_run("bayesbinn", seed, nll=None)
+    _, rows = tables.headline(measured(tmp_path))
+    assert not any("n = " in cell for row in rows for cell in row)

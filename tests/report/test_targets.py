@@ -174,3 +174,20 @@ def test_settings_that_targets_ask_for_exist():
         for key, _ in target.where:
             head, _, last = key.partition(".")
             assert not last or last in strategy[head], f"{target.id}: {target.strategy} has no {key}"
+
+
+def test_an_error_is_better_where_it_is_lower(make_run, tmp_path):
+    make_run("bayesbinn", 0, test_error=0.30)
+    assert judge(tmp_path, metric="test_error", value=0.10).outcome == "short"
+    assert judge(tmp_path, metric="test_error", value=0.50).outcome == "reproduced"
+
+
+def test_what_was_measured_does_not_choose_among_groups(make_run, tmp_path):
+    make_run("bayesbinn", 0, average_accuracy=0.95, digest="aaaaaaaa")
+    make_run("bayesbinn", 0, average_accuracy=0.5, digest="bbbbbbbb")
+    assert judge(tmp_path, value=0.9).ours.mean == 0.5
+
+
+def test_the_test_accuracy_of_one_task_is_no_average_over_many(make_run, tmp_path):
+    make_run("bayesbinn", 0, average_accuracy=0.95)
+    assert judge(tmp_path, metric="test_accuracy", value=0.9).outcome == "not run"

@@ -166,3 +166,49 @@ def test_fisher_of_several_tasks_is_the_sum_of_theirs(shared, slow_fisher):
             total[name.replace("head", f"heads.{label}")] += value
     for name, value in total.items():
         torch.testing.assert_close(fisher[name], value)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_layer_derived_from_linear_is_what_it_computes(slow_fisher):
+    torch.manual_seed(0)
+    net = nn.Sequential(Doubled(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = torch.randn(7, 4), torch.arange(7) % 3
+    for name, value in fisher_diagonal(net, x, y).items():
+        torch.testing.assert_close(value, slow_fisher(net, x, y)[name])
+
+
+def test_frozen_parameters_have_no_importance():
+    net = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Flatten(), nn.Linear(6, 3))
+    net[0].weight.requires_grad_(False)
+    assert set(fisher_diagonal(net, torch.randn(5, 1, 4), torch.arange(5) % 3)) == {"0.bias", "2.weight", "2.bias"}
+
+
+class RecurrentWithHeads(MultiTaskModule):
+    def __init__(self):
+        super().__init__()
+        self.max_class_label = 3
+        self.known_train_tasks_labels = {0, 1}
+        self.rnn, self.heads = nn.GRU(4, 5, batch_first=True), nn.ModuleList(nn.Linear(5, 3) for _ in range(2))
+
+    def forward_single_task(self, x, task_label):
+        return self.heads[task_label](self.rnn(x)[0][:, -1])
+
+
+def test_recurrent_network_with_heads():
+    torch.manual_seed(0)
+    net, x, y, task = RecurrentWithHeads(), torch.randn(6, 3, 4), torch.arange(6) % 3, torch.tensor([0, 1, 1, 0, 1, 1])
+    found = fisher_diagonal(net, x, y, task)
+    expected = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for i in range(6):
+        out = net.heads[int(task[i])](net.rnn(x[i : i + 1])[0][:, -1])
+        loss = nn.functional.cross_entropy(out, y[i : i + 1])
+        gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
+        for name, gradient in zip(expected, gradients, strict=True):
+            if gradient is not None:
+                expected[name] += gradient.square()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])

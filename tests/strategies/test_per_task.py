@@ -185,3 +185,28 @@ def test_after_an_evaluation_that_failed_the_present_network_is_back(make_net, m
     strategy.eval(stream.test_stream)
     for name, value in strategy.model.state_dict().items():
         assert torch.equal(value, present[name])
+
+
+def test_an_own_optimizer_starts_anew(make_net, make_stream):
+    stream, weights = make_stream(), []
+    for tasks in ((0, 1), (1,)):
+        net = make_net()
+        strategy = PerTask(
+            model=net, optimizer=torch.optim.Adam(net.parameters(), lr=1e-2), evaluator=None, train_mb_size=60
+        )
+        for task in tasks:
+            strategy.train(stream.train_stream[task])
+        weights.append(net.state_dict())
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name])
+
+
+def test_parameter_groups_stay_the_same_objects(make_net, make_stream):
+    net = make_net(bias=False)
+    opt = optim.BayesBiNN(net.parameters(), num_data=60, lr=1e-3, seed=0)
+    strategy = PerTask(model=net, optimizer=opt, plugins=[BayesBiNNPlugin(2)], evaluator=None, train_mb_size=20)
+    stream, group = make_stream(), opt.param_groups[0]
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    strategy.eval(stream.test_stream)
+    assert strategy.optimizer.param_groups[0] is group

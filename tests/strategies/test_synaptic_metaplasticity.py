@@ -95,3 +95,10 @@ def test_it_learns_with_binary_weights_and_forgets_less_than_without(make_strate
 def test_bad_options_are_told(make_strategy):
     with pytest.raises(UserError, match="metaplasticity must be finite and at least 0"):
         make_strategy(metaplasticity=-1.0)
+
+
+def test_the_seed_draws_the_start(make_net):
+    two = [SynapticMetaplasticity(model=make_net(norm="batch"), evaluator=None, lr=0.03, seed=s) for s in (1, 1, 2)]
+    h = [s.model.layers[1].weight.clone() for s in two]
+    assert torch.equal(h[0], h[1])
+    assert not torch.equal(h[0], h[2])

@@ -3,11 +3,15 @@ import math
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
 from avalanche.models import MultiHeadClassifier, MultiTaskModule
 from avalanche.models.utils import avalanche_forward
 from avalanche.training.plugins import GDumbPlugin, ReplayPlugin
+from torch import nn
 
+from clbinn.benchmarks.dataset import TensorTask
 from clbinn.errors import UserError
 from clbinn.nn import MLP
 from clbinn.strategies._gaussian import gaussian_layers
@@ -354,3 +358,76 @@ def test_a_head_that_was_not_trained_keeps_the_first_prior(make_vcl, make_stream
     assert len(untouched) == 1
     assert not untouched[0].weight_prior_mean.any()
     assert not untouched[0].weight_prior_log_variance.any()
+
+
+def test_the_prior_has_the_variance_that_it_is_given(make_net):
+    strategy = VCL(model=make_net(), evaluator=None, prior_variance=4.0)
+    total = torch.zeros(())
+    for layer in gaussian_layers(strategy.model).values():
+        layer.learned.fill_(True)
+        for name, mean in layer.means():
+            q = torch.distributions.Normal(mean, torch.exp(layer.get_parameter(f"{name}_log_variance") / 2))
+            total = total + torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 2.0)).sum()
+    torch.testing.assert_close(strategy.kl(), total)
+
+
+def test_maximum_likelihood_comes_first_for_as_many_epochs(make_net, make_stream):
+    calls = []
+
+    class Counted(nn.CrossEntropyLoss):
+        def forward(self, out, y):
+            calls.append(len(out))
+            return super().forward(out, y)
+
+    strategy = VCL(
+        model=make_net(), evaluator=None, num_samples=2, train_epochs=4, train_mb_size=20, criterion=Counted()
+    )
+    strategy.train(make_stream(1).train_stream[0])
+    assert calls == [20] * 12 + [40] * 12
+
+
+def test_a_head_of_a_task_to_come_stays(make_net, make_stream):
+    stream = make_stream(labelled=True)
+    strategy = VCL(
+        model=MultiHead(make_net()), evaluator=None, num_samples=2, mc_samples=2, init_epochs=0, train_mb_size=20
+    )
+    strategy.eval(stream.test_stream)
+    before = copy.deepcopy(strategy.model.heads["1"].state_dict())
+    strategy.train(stream.train_stream[0])
+    for name, value in strategy.model.heads["1"].state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def resident():
+    x = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    data = _make_taskaware_classification_dataset(TensorTask(x, torch.arange(60) % 3), task_labels=0)
+    return benchmark_from_datasets(train=[data], test=[data])
+
+
+def test_the_order_of_the_first_epoch_is_the_same_after_maximum_likelihood(make_net, listen):
+    seen = {}
+    for epochs in (0, 2):
+        strategy = VCL(
+            model=make_net(),
+            evaluator=None,
+            num_samples=1,
+            mc_samples=1,
+            init_epochs=epochs,
+            train_epochs=2,
+            train_mb_size=20,
+        )
+        seen[epochs] = []
+        listen(strategy, "before_forward", lambda s=strategy, e=epochs: seen[e].append(s.mb_x.clone()))
+        strategy.train(resident().train_stream[0])
+    assert torch.equal(torch.cat(seen[0]), torch.cat(seen[2]))
+
+
+def test_coresets_of_tasks_are_drawn_apart(make_net, make_stream):
+    stream = make_stream()
+    strategy = VCL(model=make_net(), evaluator=None, num_samples=1, mc_samples=1, init_epochs=0, coreset_size=5)
+    places = []
+    for task, e in enumerate(stream.train_stream):
+        strategy.train(e)
+        x = torch.stack([row[0] for row in e.dataset])
+        places.append([int((x == one).all(1).nonzero()) for one in strategy.coresets[task]["x"]])
+    assert places[0] != places[1]
