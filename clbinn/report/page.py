@@ -117,7 +117,7 @@ def _legend(stream: Stream) -> str:
     text = (
         "Mean ± standard deviation over n seeds, at the end of the stream, by falling ACC. ACC: average accuracy; "
         "BWT: backward transfer; AIA: average of ACC after each task; NLL and ECE of the predictive distribution. "
-        "Bold: best of its column, where a method that learns nothing can't be it."
+        "Bold: the best of a column; BWT, forgetting and ECE have none, where who learns nothing does well."
     )
     if stream.reference and tables.difference_title(stream):
         name = stream.reference.label
