@@ -8,7 +8,7 @@ from clbinn.experiments import checkpoint
 
 __all__ = ["export"]
 
-_ELSEWHERE = " (of a single task's runs, the one with mc_samples 0 has it; synthetic problems keep none)"
+_ELSEWHERE = " (of a single task's runs, that of the first mc_samples has it; synthetic problems keep none)"
 
 
 def export(run: Path, file: Path) -> str:

@@ -28,6 +28,16 @@ def method(of, name):
     return next(m for m in of.methods if m.name == name)
 
 
+def cut_off(line):
+    """A report that ends the run when it is told this."""
+
+    def report(text):
+        if line in text:
+            raise KeyboardInterrupt
+
+    return report
+
+
 def read(path):
     return json.loads((path / "summary.json").read_text())
 
@@ -106,12 +116,8 @@ def test_a_cut_run_goes_on_and_ends_with_the_same_numbers(tmp_path, monkeypatch)
     of = paper("mnist", "train.epochs=4")
     one = method(of, "bayesbinn")
 
-    def cut(text):
-        if "epoch 3/4" in text:  # every step was saved
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        supervised.train(of.benchmark, one, 5, tmp_path / "cut", device="cpu", report=cut)
+        supervised.train(of.benchmark, one, 5, tmp_path / "cut", device="cpu", report=cut_off("epoch 3/4"))
     resumed = supervised.train(of.benchmark, one, 5, tmp_path / "cut", device="cpu")
     whole = supervised.train(of.benchmark, one, 5, tmp_path / "whole", device="cpu")
 
@@ -144,12 +150,8 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, colour_images, monkeypat
     of = paper("mnist", "train.epochs=3", "train.batch_size=10", colour_images)
     one = method(of, "ste")
 
-    def cut(text):
-        if "epoch 1/3" in text:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        supervised.train(of.benchmark, one, 0, tmp_path / "runs", device="cpu", report=cut)
+        supervised.train(of.benchmark, one, 0, tmp_path / "runs", device="cpu", report=cut_off("epoch 1/3"))
     facts = (tmp_path / "runs").rglob("environment.json")
     assert "data:npz" in json.loads(next(facts).read_text())["hashes"]
     data = dict(np.load(tmp_path / "data.npz"))
@@ -232,12 +234,8 @@ def test_a_cut_run_of_lrnet_does_not_train_its_start_again(tmp_path):
     of = paper("lrnet_mnist", "train.epochs=2", "pretraining={epochs: 1}", "benchmark.source.train_size=200")
     one = method(of, "lrnet")
 
-    def cut(text):
-        if "epoch 1/2" in text:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=cut)
+        supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=cut_off("epoch 1/2"))
     lines = []
     [resumed] = supervised.train(of.benchmark, one, 0, tmp_path / "cut", device="cpu", report=lines.append)
     [whole] = supervised.train(of.benchmark, one, 0, tmp_path / "whole", device="cpu")

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from clbinn.nn import MLP
+from clbinn.strategies.vcl import VCL
 
 FEATURES, CLASSES = 12, 3
 
@@ -76,6 +77,17 @@ class Outputs(SupervisedPlugin):
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
         self.logits.append(strategy.mb_output.clone())
         self.targets.append(strategy.mb_y.clone())
+
+
+@pytest.fixture
+def make_vcl(make_net: Callable[..., MLP]) -> Callable[..., VCL]:
+    """A function that makes VCL with few samples for the blobs."""
+
+    def make(model: nn.Module | None = None, **options: Any) -> VCL:
+        given = {"lr": 1e-2, "train_mb_size": 20, "train_epochs": 3, "num_samples": 4, "mc_samples": 12} | options
+        return VCL(model=model or make_net(), evaluator=None, **given)
+
+    return make
 
 
 @pytest.fixture

@@ -66,15 +66,6 @@ NETWORKS = {
 }
 
 
-@pytest.fixture
-def make_vcl(make_net):
-    def make(model=None, **options):
-        given = {"lr": 1e-2, "train_mb_size": 20, "train_epochs": 3, "num_samples": 4, "mc_samples": 12} | options
-        return VCL(model=model or make_net(), evaluator=None, **given)
-
-    return make
-
-
 def test_log_mean_probability_is_the_mean_of_softmax():
     torch.manual_seed(0)
     logits = torch.randn(6, 5, 3, dtype=torch.float64)
@@ -185,71 +176,10 @@ def test_evaluation_does_not_touch_training(make_vcl, make_stream):
         assert torch.equal(value, weights[1][name])
 
 
-@pytest.mark.parametrize("kind", ["random", "k_centre"])
-def test_coresets_are_out_of_the_training_data(make_vcl, make_stream, kind, listen):
-    strategy, stream = make_vcl(coreset_size=7, coreset=kind), make_stream()
-    sizes, rows = [], []
-    listen(strategy, "before_training_epoch", lambda: sizes.append(len(strategy.adapted_dataset)))
-    listen(strategy, "after_training_iteration", lambda: rows.append(strategy.mb_x.clone()))
-    strategy.train(stream.train_stream[0])
-    assert set(sizes) == {53}
-    trained = torch.cat(rows)
-    assert len(strategy.coresets[0]["y"]) == 7
-    for x in strategy.coresets[0]["x"]:
-        assert not (trained == x).all(1).any()
-
-
-def test_a_copy_is_tuned_on_the_coresets_and_dropped(make_vcl, make_stream, evaluate):
-    stream = make_stream()
-    other = torch.tensor([(y + 1) % 3 for _, y, _ in stream.test_stream[0].dataset])
-    likelihoods = {}
-    for turn in (0, 1):
-        torch.manual_seed(0)
-        strategy = make_vcl(coreset_size=20, train_epochs=12, coreset_epochs=60)
-        for experience in stream.train_stream:
-            strategy.train(experience)
-        for kept in strategy.coresets.values():
-            kept["y"] = (kept["y"] + turn) % 3  # what was trained on labels of another class comes nearer to these
-        before = copy.deepcopy(strategy.model.state_dict())
-        log_probs, _ = evaluate(strategy, stream.test_stream[0])
-        likelihoods[turn] = log_probs[torch.arange(len(other)), other].mean()
-        for name, value in strategy.model.state_dict().items():
-            assert torch.equal(value, before[name])
-    assert likelihoods[1] > likelihoods[0] + 0.1
-
-
-def test_the_copy_is_dropped_when_evaluation_fails(make_vcl, make_stream, listen):
-    strategy, stream = make_vcl(coreset_size=5, coreset_epochs=2), make_stream()
-    strategy.train(stream.train_stream[0])
-    before = copy.deepcopy(strategy.model.state_dict())
-    listen(strategy, "after_eval_forward", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        strategy.eval(stream.test_stream)
-    for name, value in strategy.model.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-def test_training_goes_on_in_its_mode_after_an_evaluation_with_coresets(make_vcl, make_net, make_stream, listen):
-    strategy, stream = make_vcl(make_net(dropout=0.5), coreset_size=5, coreset_epochs=1, eval_every=1), make_stream()
-    modes = []
-    listen(strategy, "before_forward", lambda: modes.append(strategy.model.training))
-    strategy.train(stream.train_stream[0], eval_streams=[stream.test_stream])
-    assert modes == [True] * 9
-
-
 def test_a_copy_of_the_network_takes_its_place(make_vcl, make_stream):
     strategy = make_vcl(train_epochs=1, plugins=[GDumbPlugin(30)])
     strategy.train(make_stream().train_stream)
     assert all(layer.draw is strategy.draw for layer in gaussian_layers(strategy.model).values())
-
-
-def test_weights_that_were_put_in_are_tuned_anew(make_vcl, make_stream, evaluate):
-    strategy, stream = make_vcl(coreset_size=6, coreset_epochs=2), make_stream()
-    strategy.train(stream.train_stream[0])
-    learned, _ = evaluate(strategy, stream.test_stream[0])
-    zeros = {name: torch.zeros_like(value) for name, value in strategy.model.state_dict().items()}
-    strategy.model.load_state_dict(zeros)
-    assert not torch.equal(evaluate(strategy, stream.test_stream[0])[0], learned)
 
 
 def test_the_parts_of_an_experience_are_one_task(make_vcl, make_stream, listen):
@@ -265,11 +195,6 @@ def test_the_parts_of_an_experience_are_one_task(make_vcl, make_stream, listen):
         first = {name: layer.weight_prior_mean.clone() for name, layer in layers}
     assert moved == [False, False, True] * 2
     assert set(sizes) == {60}, "N is the task's, not the part's"
-
-
-def test_coresets_of_parts_are_refused(make_vcl, make_stream):
-    with pytest.raises(UserError, match="chosen from whole tasks"):
-        make_vcl(coreset_size=5).train(split_online_stream(make_stream().train_stream, 20, access_task_boundaries=True))
 
 
 @pytest.mark.parametrize("local", [False, True])
@@ -323,11 +248,6 @@ def test_heads_that_come_later_are_gaussian(make_vcl, make_stream, evaluate):
 def test_bad_options_are_told(make_vcl, options, message):
     with pytest.raises(UserError, match=message):
         make_vcl(**options)
-
-
-def test_a_coreset_as_large_as_the_task_is_refused(make_vcl, make_stream):
-    with pytest.raises(UserError, match="leaves nothing of task 1"):
-        make_vcl(coreset_size=60).train(make_stream().train_stream[0])
 
 
 def test_a_network_with_learned_gains_is_refused():
@@ -420,14 +340,3 @@ def test_the_order_of_the_first_epoch_is_the_same_after_maximum_likelihood(make_
         listen(strategy, "before_forward", lambda s=strategy, e=epochs: seen[e].append(s.mb_x.clone()))
         strategy.train(resident().train_stream[0])
     assert torch.equal(torch.cat(seen[0]), torch.cat(seen[2]))
-
-
-def test_coresets_of_tasks_are_drawn_apart(make_net, make_stream):
-    stream = make_stream()
-    strategy = VCL(model=make_net(), evaluator=None, num_samples=1, mc_samples=1, init_epochs=0, coreset_size=5)
-    places = []
-    for task, e in enumerate(stream.train_stream):
-        strategy.train(e)
-        x = torch.stack([row[0] for row in e.dataset])
-        places.append([int((x == one).all(1).nonzero()) for one in strategy.coresets[task]["x"]])
-    assert places[0] != places[1]
