@@ -6,26 +6,59 @@ they give the same bits on every processor that has the instruction for `fma`, a
 
 import contextlib
 import hashlib
+import os
+import pickle
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
 from llvmlite import ir
 from numba import njit, types
 from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
 __all__ = ["compiled", "fma"]
 
-_OWN = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's files of compiled code; a damaged one, or a full disk, only costs another compilation."""
+class _Files:
+    """A file of code for each version of a loop and of Numba, each kind of arguments and each processor.
 
-    def _index_key(self, *args: Any) -> Any:
-        return (*super()._index_key(*args), _OWN)  # it looks at the loop's file alone
+    Numba's own files have an index, written before the code: a second process could find another version's there.
+    """
+
+    def __init__(self, folder: str, loop: Callable[..., Any]) -> None:
+        sources = [Path(path).read_bytes() for path in (loop.__code__.co_filename, __file__)]
+        self._folder, self._name = Path(folder), loop.__name__
+        self._version = repr((numba.__version__, [hashlib.sha256(source).hexdigest() for source in sources]))
+
+    def _path(self, key: Any) -> Path:
+        identity = hashlib.sha256((self._version + repr(key)).encode()).hexdigest()
+        return self._folder / f"{self._name}-{identity[:32]}.nbc"
+
+    def load(self, key: Any) -> Any:
+        return pickle.loads(self._path(key).read_bytes())  # noqa: S301  # beside the source, or in the user's cache
+
+    def save(self, key: Any, data: Any) -> None:
+        path = self._path(key)
+        unfinished = path.with_suffix(f".{uuid.uuid4().hex[:16]}")
+        try:
+            unfinished.write_bytes(dumps(data))
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Compiled code on disk; a file that is missing or damaged, or a full disk, only costs another compilation."""
+
+    def __init__(self, loop: Callable[..., Any]) -> None:
+        super().__init__(loop)
+        self._cache_file = _Files(self.cache_path, loop)
 
     def load_overload(self, *args: Any) -> Any:
         try:
@@ -44,7 +77,7 @@ def compiled(loop: F) -> F:
     Floats come in as float64: a loop over float32 must convert them first, or it is done in float64.
     """
     fast: F = njit(error_model="numpy", nogil=True)(loop)
-    with contextlib.suppress(RuntimeError):  # neither this folder nor the user's cache can be written to
+    with contextlib.suppress(RuntimeError, OSError):  # neither this folder nor the user's cache can be written to
         fast._cache = _Cache(loop)  # type: ignore[attr-defined]
     return fast
 

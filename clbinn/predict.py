@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clbinn.checks import check_choice, check_count
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, reestimate, use_test_batch
-from clbinn.nn.many import ByteInputs, sample_logits, takes_many
+from clbinn.nn.many import TOGETHER, ByteInputs, sample_logits, takes_many
 from clbinn.nn.mlp import MLP
 from clbinn.optim._noise import Noise
 from clbinn.optim.binary import BinaryOptimizer
@@ -111,6 +111,8 @@ def predict_log_proba(
             raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
         while len(x) % batch_size == 1:  # a last batch of one
             batch_size += 1
+    elif isinstance(x, ByteInputs):
+        batch_size = max(batch_size, TOGETHER)
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():

@@ -19,19 +19,21 @@ from torch import Tensor
 
 from clbinn import optim
 from clbinn.nn import MLP
-from clbinn.nn.byte_products import quickest
-from clbinn.nn.many import ByteInputs
+from clbinn.nn.byte_products import byte_products
+from clbinn.nn.many import TOGETHER, ByteInputs
 from clbinn.predict import predict_log_proba
 
 BATCH = 1000
 
 
-def products(raw: Tensor, samples: int, group: int, exact: bool) -> Callable[[], None]:
+def products(raw: Tensor, samples: int, exact: bool) -> Callable[[], None]:
     """The products of all samples in groups: the first layer as one product, the others batched."""
+    batch = TOGETHER if exact else BATCH
+    group = min(samples, 10 * BATCH // batch)
     first = torch.randn(group * 100, 784).sign_()
     second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 10, 100).sign_()
-    batches = [quickest()(x) if exact else partial(torch.mm, mat2=x.float().T) for x in raw.split(BATCH)]
-    hidden = torch.randn(group, 100, BATCH)
+    batches = [byte_products(x) if exact else partial(torch.mm, mat2=x.float().T) for x in raw.split(batch)]
+    hidden = torch.randn(group, 100, min(batch, len(raw)))
 
     def run() -> None:
         for product in batches:
@@ -64,7 +66,7 @@ def peak_megabytes(work: Callable[[], object]) -> float:
 
 def measure(options: argparse.Namespace, note: Callable[[str], None]) -> list[Number]:
     data = images(options.data_root, options.quick, note)
-    samples, group = (10, 10) if options.quick else (100, 10)
+    samples = 10 if options.quick else 100
     raw = data.test_images.flatten(1).contiguous()
     inputs = ByteInputs(raw, 1 / (255 * STD), -MEAN / STD)
     floats = inputs.floats()
@@ -79,8 +81,8 @@ def measure(options: argparse.Namespace, note: Callable[[str], None]) -> list[Nu
         "bytes": timed(lambda: predict(inputs)),
         "floats": timed(lambda: predict(floats)),
         "one by one": timed(lambda: predict(floats, one_by_one=True)),
-        "byte products": timed(products(raw, samples, group, exact=True)),
-        "float products": timed(products(raw, samples, group, exact=False)),
+        "byte products": timed(products(raw, samples, exact=True)),
+        "float products": timed(products(raw, samples, exact=False)),
     }
     if options.baseline is not None:
         theirs = Authors(options.baseline, len(data.train_images))

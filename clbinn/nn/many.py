@@ -23,6 +23,7 @@ _LAYERS = {nn.Flatten, nn.Dropout, Dropout, nn.Linear, MeanFieldLinear, nn.Batch
 _LAYERS |= {FanInScale, nn.ReLU, nn.Tanh}
 Product = Callable[[Tensor], Tensor]  # weights (units, features) → (units, n)
 CHUNK = 1_000_000  # numbers of one intermediate result: about what a core's cache holds
+TOGETHER = 2000  # bytes' inputs at least: weights are made ready for each product
 
 
 @dataclass(frozen=True)

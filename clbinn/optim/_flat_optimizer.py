@@ -91,8 +91,10 @@ class FlatOptimizer(Optimizer):
         self.noise.load_state_dict(noise)
         index = 0
         for flat in self._flat:
-            for name in self._optional & set(entries.get(index, {})) - set(flat.tensors):
-                flat.tensors[name] = torch.zeros(flat.numel, dtype=flat.dtype, device=flat.device)
+            for name in self._optional:
+                flat.tensors.pop(name, None)  # what is missing, an update makes
+                if name in entries.get(index, {}):
+                    flat.tensors[name] = torch.zeros(flat.numel, dtype=flat.dtype, device=flat.device)
             for mine in flat.entries():
                 for name, view in mine.items():
                     view.copy_(entries[index][name]) if name in entries[index] else view.zero_()

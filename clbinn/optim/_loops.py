@@ -18,8 +18,8 @@ __all__ = [
     "bayesbinn",
     "bayesbinn_step",
     "bop",
-    "exact_gradient",
     "logistic",
+    "pmf_step",
     "relaxed_sample",
     "scaled_gradient",
     "signs",
@@ -152,6 +152,13 @@ def logistic(state: Words, out: Array) -> None:
 
 
 @compiled
+def signs(latent: Array, out: Array) -> None:
+    """±1, with 0 → +1."""
+    for i in range(out.size):
+        out[i] = sign_of(latent[i])
+
+
+@compiled
 def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words) -> None:
     """out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`."""
     factor = np.float32(0.5 / temperature)
@@ -159,8 +166,15 @@ def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words)
     for start in range(0, out.size, size):
         part, natural_part = out[start : start + size], natural[start : start + size]
         logistic(state, part)
+        near = _int(0)
         for i in range(part.size):  # in one loop with the logit, both would run short of registers
-            part[i] = tanh_of((part[i] + (natural_part[i] + natural_part[i])) * factor)
+            part[i] = (part[i] + (natural_part[i] + natural_part[i])) * factor
+            near += _int(0) if abs(part[i]) >= _TANH_IS_1 else _int(1)
+        if near:
+            for i in range(part.size):
+                part[i] = tanh_of(part[i])
+        else:  # as with the temperatures of Tables 5 and 8: tanh is the sign, in half the time
+            signs(part, part)
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
@@ -228,13 +242,36 @@ def soft_weights(plus: Array, minus: Array, out: Array, half_beta: Single) -> No
 
 
 @compiled
-def exact_gradient(plus: Array, minus: Array, to_plus: Array, to_minus: Array, half_beta: Single) -> None:
-    """PMF's gradient: g in `to_plus` → β/2 (1 - w²) g in place, its negative to `to_minus`; w as in `soft_weights`."""
-    half_beta = np.float32(half_beta)
-    for i in range(to_plus.size):
+def pmf_step(
+    slope: Array,
+    plus: Array,
+    minus: Array,
+    average: Array,
+    square: Array,
+    weights: Array,
+    half_beta: Single,
+    lr: Single,
+    betas: tuple[Single, Single],
+    eps: Single,
+    step: int,
+) -> None:
+    """PMF's exact gradient, step t of Adam for both logits and ±1 into the weights, number by number.
+
+    The gradients differ in sign alone, and so do first moments m and moves: a₊ ← a₊ - d, a₋ ← a₋ + d with
+    d = α m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + eps).
+    """
+    size, root = np.float32(lr / (1 - betas[0] ** step)), np.float32(1 / math.sqrt(1 - betas[1] ** step))
+    rest, kept, new = np.float32(1 - betas[0]), np.float32(betas[1]), np.float32(1 - betas[1])
+    half_beta, eps = np.float32(half_beta), np.float32(eps)
+    for i in range(slope.size):
         soft = tanh_of((plus[i] - minus[i]) * half_beta)
-        to_plus[i] = (_1 - soft * soft) * half_beta * to_plus[i]
-        to_minus[i] = -to_plus[i]
+        gradient = (_1 - soft * soft) * half_beta * slope[i]
+        average[i] = average[i] + rest * (gradient - average[i])
+        square[i] = kept * square[i] + new * (gradient * gradient)
+        move = size * average[i] / (np.sqrt(square[i]) * root + eps)
+        plus[i] -= move
+        minus[i] += move
+        weights[i] = _1 if plus[i] >= minus[i] else -_1
 
 
 @compiled
@@ -242,10 +279,3 @@ def signs_of_difference(plus: Array, minus: Array, out: Array) -> None:
     """±1, with 0 → +1."""
     for i in range(out.size):
         out[i] = _1 if plus[i] >= minus[i] else -_1
-
-
-@compiled
-def signs(latent: Array, out: Array) -> None:
-    """±1, with 0 → +1."""
-    for i in range(out.size):
-        out[i] = sign_of(latent[i])

@@ -12,7 +12,7 @@ The network predicts with the rounded weights, sign(a₊ - a₋): they are what 
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ def identity_gradient(soft: Tensor, gradient: Tensor, beta: float) -> tuple[Tens
     return beta * gradient * (1 - v_plus * again), beta * gradient * (-1 - v_minus * again)
 
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 GRADIENTS = {"exact": exact_gradient, "identity": identity_gradient}
 
 
@@ -82,6 +83,8 @@ class PMF(BinaryOptimizer):
         >>> bool((net.weight.abs() == 1).all())
         True
     """
+
+    _optional: ClassVar[set[str]] = {f"minus_{name}" for name in _MOMENTS}
 
     def __init__(
         self,
@@ -122,8 +125,8 @@ class PMF(BinaryOptimizer):
     def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         plus = self._initial_logits(flat)
         state = {"plus": plus, "minus": self._initial_logits(flat)}
-        moments = ("plus_exp_avg", "plus_exp_avg_sq", "minus_exp_avg", "minus_exp_avg_sq")
-        return state | {name: torch.zeros_like(plus) for name in moments}
+        sides = ("plus",) if _mirrored(group) else ("plus", "minus")
+        return state | {f"{side}_{name}": torch.zeros_like(plus) for side in sides for name in _MOMENTS}
 
     def _initial_logits(self, flat: FlatState) -> Tensor:
         uniform = self.noise.uniform(flat.numel, flat.dtype)
@@ -142,19 +145,45 @@ class PMF(BinaryOptimizer):
         else:
             piece.weights.copy_(_soft(piece.state, group["beta"]))
 
+    def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:
+        if not _mirrored(group) and "minus_exp_avg" not in flat.tensors:  # a schedule brought in what tells them apart
+            flat.tensors["minus_exp_avg"] = flat.tensors["plus_exp_avg"].neg()
+            flat.tensors["minus_exp_avg_sq"] = flat.tensors["plus_exp_avg_sq"].clone()
+
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
         state = piece.state
-        first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in ("exp_avg", "exp_avg_sq"))
-        to_logits = self._gradients(piece, group["beta"], group["jacobian"])
-        adam_step([state["plus"], state["minus"]], to_logits, first, second, group, group["weight_decay"])
+        if piece.arrays and "minus_exp_avg" not in state:
+            self._step_piece(group, piece, piece.gradient)
+            return
+        soft = _soft(state, group["beta"])
+        to_plus, to_minus = GRADIENTS[group["jacobian"]](soft, piece.gradient, group["beta"])
+        if "minus_exp_avg" in state:
+            first, second = ([state[f"{side}_{name}"] for side in ("plus", "minus")] for name in _MOMENTS)
+            adam_step([state["plus"], state["minus"]], [to_plus, to_minus], first, second, group, group["weight_decay"])
+        else:
+            before = state["plus"].clone()
+            adam_step([state["plus"]], [to_plus], [state["plus_exp_avg"]], [state["plus_exp_avg_sq"]], group)
+            state["minus"].add_(before.sub_(state["plus"]))
 
-    def _gradients(self, piece: Piece, beta: float, jacobian: str) -> tuple[Tensor, Tensor]:
-        """For both logits; the first may be in the place of the weights' gradient."""
-        if not piece.arrays or jacobian != "exact":
-            return GRADIENTS[jacobian](_soft(piece.state, beta), piece.gradient, beta)
-        state, to_minus = piece.arrays.state, torch.empty_like(piece.gradient)
-        _loops.exact_gradient(state["plus"], state["minus"], piece.arrays.gradient, to_minus.numpy(), beta / 2)
-        return piece.gradient, to_minus
+    def _step_piece(self, group: dict[str, Any], piece: Piece, slope: Tensor) -> None:
+        """In one pass over memory where that can be."""
+        if not piece.arrays or "minus_exp_avg" in piece.state:
+            super()._step_piece(group, piece, slope)
+            return
+        state = piece.arrays.state
+        _loops.pmf_step(
+            slope.detach().numpy(),
+            state["plus"],
+            state["minus"],
+            state["plus_exp_avg"],
+            state["plus_exp_avg_sq"],
+            piece.arrays.weights,
+            float(group["beta"] / 2),
+            float(group["lr"]),
+            (float(group["betas"][0]), float(group["betas"][1])),
+            float(group["adam_eps"]),
+            group["step"] + 1,
+        )
 
     def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
         if group["step"] % group["rho_interval"] == 0:
@@ -163,6 +192,11 @@ class PMF(BinaryOptimizer):
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         write_signs(piece, "plus", minus="minus")
+
+
+def _mirrored(group: dict[str, Any]) -> bool:
+    """Whether what Adam keeps of a₋ is that of a₊, its first moment with the other sign, and is left out."""
+    return group["jacobian"] == "exact" and not group["weight_decay"]
 
 
 def _soft(state: State, beta: float) -> Tensor:

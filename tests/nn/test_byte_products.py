@@ -47,6 +47,18 @@ def test_however_the_numbers_lie_in_memory(way):
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kept", [0, 1, 8, 255, 256, 257, 784])
+def test_zeros_are_left_out_exactly(way, kept):
+    raw = torch.zeros(3, 784, dtype=torch.uint8)
+    raw[1, torch.randperm(784)[:kept]] = 255
+    raw[2, torch.randperm(784)[: kept // 2]] = 1
+    weight = torch.randn(600, 784).sign()
+    weight[0] = 1
+    weight[-1] = -1
+    assert torch.equal(made(way, raw, weight).double(), weight.double() @ raw.double().T)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0)])
 def test_nothing_to_multiply(shape):
     n, features = shape
@@ -88,6 +100,29 @@ def slow(raw):
 def test_what_is_missing_wrong_or_slow_is_not_taken(monkeypatch):
     monkeypatch.setattr(byte_products_module, "WAYS", (missing, unsupported, wrong, slow, by_floats))
     assert quickest() is by_floats
+
+
+@pytest.mark.parametrize(("tenths", "share"), [(0, 0.0), (2, 0.2), (10, 1.0)])
+def test_it_is_looked_for_with_as_many_zeros(tenths, share):
+    raw, weight = byte_products_module._operands(40, tenths)
+    assert raw.ne(0).double().mean().item() == pytest.approx(share, abs=0.01)
+    assert weight.unique().tolist() == [-1, 1]
+    assert byte_products_module._tenths(raw) == tenths
+
+
+def test_few_bytes_and_many_have_a_way_each(monkeypatch):
+    seen = []
+
+    def way_of(tenths=10):
+        seen.append(tenths)
+        return by_floats
+
+    monkeypatch.setattr(byte_products_module, "quickest", way_of)
+    raw = torch.zeros(4, 100, dtype=torch.uint8)
+    raw[:, :19] = 7
+    byte_products(raw)
+    byte_products(torch.ones_like(raw))
+    assert seen == [2, 10]
 
 
 def test_it_is_looked_for_once(monkeypatch):

@@ -109,6 +109,24 @@ def test_relaxed_samples(size, temperature):
     assert np.allclose(out, plain.numpy(), atol=1e-4)
 
 
+def test_a_block_far_from_zero_has_the_same_numbers_as_one_number_by_number():
+    """At a low temperature whole blocks are ±1, and their tanh is not computed."""
+    natural = normal(3 * 2048, 1)[0] + np.float32(30)  # no noise reaches so far
+    natural[2048:4096] = 0
+    natural[5000] = np.nan
+    natural[4096] *= -1
+    out, noise = np.empty_like(natural), np.empty_like(natural)
+    _loops.relaxed_sample(natural, out, 0.5, state(3))
+    _loops.logistic(state(3), noise)
+    expected = (noise + 2 * natural) * np.float32(0.5 / 0.5)
+    _loops.tanh(expected)
+    assert np.array_equal(out, expected, equal_nan=True)
+    assert (out[:2048] == 1).all()
+    assert (np.abs(out[2048:4096]) < 1).any()
+    assert out[4096] == -1
+    assert np.isnan(out[5000])
+
+
 def test_draws_and_what_follows_go_on_in_one_stream():
     """However many numbers a draw takes, the next one starts at a row of words."""
     ours, whole = state(2), np.empty(3 * 2 * LANES, np.float32)
@@ -189,14 +207,26 @@ def test_bop():
 
 def test_pmf():
     plus, minus, gradient = normal(3001, 3)
-    soft, to_plus, to_minus, beta = np.empty_like(plus), gradient.copy(), np.empty_like(plus), 1.7
+    soft, beta = np.empty_like(plus), 1.7
     plain = torch.softmax(beta * torch.tensor(np.stack([plus, minus])), 0)
     _loops.soft_weights(plus, minus, soft, beta / 2)
     assert np.allclose(soft, (plain[0] - plain[1]).numpy(), atol=1e-6)
-    _loops.exact_gradient(plus, minus, to_plus, to_minus, beta / 2)
-    expected = exact_gradient(torch.from_numpy(soft), torch.from_numpy(gradient), beta)
-    assert np.allclose(to_plus, expected[0].numpy(), rtol=1e-6)
-    assert np.array_equal(to_minus, -to_plus)
+    logits = [torch.from_numpy(side.copy()).requires_grad_() for side in (plus, minus)]
+    adam = torch.optim.Adam(logits, lr=0.1, betas=(0.8, 0.95), eps=1e-3)
+    average, square, weights = np.zeros_like(plus), np.zeros_like(plus), np.empty_like(plus)
+    for step in range(1, 6):
+        _loops.soft_weights(plus, minus, soft, beta / 2)
+        to_logits = exact_gradient(torch.from_numpy(soft), torch.from_numpy(gradient), beta)
+        for logit, slope in zip(logits, to_logits, strict=True):
+            logit.grad = slope
+        adam.step()
+        _loops.pmf_step(gradient, plus, minus, average, square, weights, beta / 2, 0.1, (0.8, 0.95), 1e-3, step)
+        for ours, logit, sign in ((plus, logits[0], 1), (minus, logits[1], -1)):
+            assert np.allclose(ours, logit.detach().numpy(), rtol=1e-5, atol=1e-6)
+            assert np.allclose(sign * average, adam.state[logit]["exp_avg"].numpy(), rtol=1e-5, atol=1e-7)
+            assert np.allclose(square, adam.state[logit]["exp_avg_sq"].numpy(), rtol=1e-5, atol=1e-9)
+        assert np.array_equal(weights, np.where(plus >= minus, 1, -1))
+        gradient = gradient * np.float32(0.7) + np.float32(0.1)
     plus[:3], minus[:3] = [1, 1, np.nan], [1, 2, 0]
     signs = np.empty_like(plus)
     _loops.signs_of_difference(plus, minus, signs)
@@ -219,22 +249,40 @@ print(x.tolist())
 """
 
 
-@pytest.mark.parametrize("fault", ["none", "damaged index", "damaged code", "no place"])
-def test_compiled_code_on_disk_is_a_convenience(fault, tmp_path):
-    script = tmp_path / "loop.py"
-    script.write_text(LOOP)
-    cache = tmp_path / "cache"
+def run_loop(script, cache):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("fault", ["none", "damaged code", "no place"])
+def test_compiled_code_on_disk_is_a_convenience(fault, tmp_path):
+    script, cache = tmp_path / "loop.py", tmp_path / "cache"
+    script.write_text(LOOP)
     if fault == "no place":
         cache.write_text("a file where a folder should be")
+    written = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert (done.stdout, done.stderr) == ("[0.0, 2.0, 4.0]\n", "")
-        for file in cache.rglob("*.nbi" if fault == "damaged index" else "*.nbc") if "damaged" in fault else ():
+        assert run_loop(script, cache) == "[0.0, 2.0, 4.0]\n"
+        written += [file.stat().st_mtime_ns for file in cache.rglob("*.nbc")]
+        for file in cache.rglob("*.nbc") if fault == "damaged code" else ():
             file.write_bytes(file.read_bytes()[:20])
-    assert fault == "no place" or list(cache.rglob("*.nbc"))
+    assert (len(written), len(set(written))) == {"none": (2, 1), "damaged code": (2, 2), "no place": (0, 0)}[fault]
+
+
+def test_code_of_another_version_is_not_taken(tmp_path):
+    """Whatever the times of the files say; both versions may run side by side."""
+    script, cache = tmp_path / "loop.py", tmp_path / "cache"
+    other = LOOP.replace("x[i] + x[i]", "x[i] * x[i]")
+    for source, expected in [(LOOP, "[0.0, 2.0, 4.0]\n"), (other, "[0.0, 1.0, 4.0]\n")]:
+        script.write_text(source)
+        os.utime(script, (1e9, 1e9))
+        assert run_loop(script, cache) == expected
+    assert len(list(cache.rglob("*.nbc"))) == 2
+    assert not [file for file in cache.rglob("*") if file.is_file() and file.suffix != ".nbc"]
 
 
 @compiled

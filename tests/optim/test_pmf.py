@@ -71,17 +71,29 @@ def test_training_weights_harden_to_the_rounded_ones():
     assert distances[-1] < 1e-3
 
 
-def test_walks_with_autograd_and_torch_adam():
-    torch.manual_seed(0)
-    p = nn.Parameter(torch.zeros(5, 3))
-    opt = PMF([p], lr=0.05, rho=1.5, rho_interval=10, weight_decay=1e-2, seed=0)
-    entry = opt.state_dict()["state"][0]
-    logits = nn.Parameter(torch.stack([entry["plus"], entry["minus"]]))
-    adam = torch.optim.Adam([logits], lr=0.05, weight_decay=1e-2)
-    target, beta = torch.randn(5, 3), 1.0
-    for step in range(60):
+def walk(opt, p, target, steps=20):
+    for _ in range(steps):
         with opt.sampled_params():
             (p - target).square().sum().backward()
+        opt.step()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_walks_with_autograd_and_torch_adam(weight_decay, dtype, samples):
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.zeros(5, 3, dtype=dtype))
+    opt = PMF([p], lr=0.05, rho=1.5, rho_interval=10, weight_decay=weight_decay, seed=0)
+    entry = opt.state_dict()["state"][0]
+    assert ("minus_exp_avg" in entry) == (weight_decay > 0)
+    logits = nn.Parameter(torch.stack([entry["plus"], entry["minus"]]))
+    adam = torch.optim.Adam([logits], lr=0.05, weight_decay=weight_decay)
+    target, beta = torch.randn(5, 3, dtype=dtype), 1.0
+    for step in range(60):
+        for _ in range(samples):
+            with opt.sampled_params():
+                (p - target).square().sum().backward()
         opt.step()
         adam.zero_grad()
         u = torch.softmax(beta * logits, 0)
@@ -90,6 +102,42 @@ def test_walks_with_autograd_and_torch_adam():
         beta = beta * 1.5 if step % 10 == 0 else beta
         entry = opt.state_dict()["state"][0]
         torch.testing.assert_close(torch.stack([entry["plus"], entry["minus"]]), logits.data, rtol=1e-4, atol=1e-4)
+        assert torch.equal(p.detach(), torch.where(entry["plus"] >= entry["minus"], 1.0, -1.0).to(dtype))
+
+
+@pytest.mark.parametrize("changed", [{"weight_decay": 1e-2}, {"jacobian": "identity"}])
+def test_a_schedule_may_tell_the_logits_apart_later(changed):
+    torch.manual_seed(0)
+    target, ends = torch.randn(5, 3), []
+    for options in ({}, {"jacobian": "identity"}):  # the second keeps moments of both from the start
+        p = nn.Parameter(torch.zeros(5, 3))
+        opt = PMF([p], lr=0.05, seed=0, **options)
+        opt.param_groups[0]["jacobian"] = "exact"
+        walk(opt, p, target)
+        opt.param_groups[0].update(changed)
+        walk(opt, p, target)
+        ends.append(opt.state_dict()["state"][0])
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-5, msg=name)
+    assert not torch.allclose(ends[0]["plus_exp_avg"], -ends[0]["minus_exp_avg"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("saved", [{}, {"weight_decay": 1e-2}])
+@pytest.mark.parametrize("loading", [{}, {"weight_decay": 1e-2}])
+def test_a_state_is_loaded_with_or_without_the_moments_of_both(saved, loading):
+    torch.manual_seed(0)
+    target, (p, q) = torch.randn(5, 3), (nn.Parameter(torch.zeros(5, 3)) for _ in range(2))
+    opt, other = PMF([p], lr=0.05, seed=0, **saved), PMF([q], lr=0.05, seed=1, **loading)
+    walk(opt, p, target)
+    walk(other, q, target, steps=3)
+    other.load_state_dict(opt.state_dict())
+    for each, param in ((opt, p), (other, q)):
+        each.param_groups[0]["weight_decay"] = 1e-2
+        walk(each, param, target)
+    mine, others = (each.state_dict()["state"][0] for each in (opt, other))
+    assert mine.keys() == others.keys()
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
 
 
 def test_logits_start_by_glorots_rule_and_those_of_vectors_normal():
