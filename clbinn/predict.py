@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clbinn.checks import check_choice, check_count
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, reestimate, use_test_batch
-from clbinn.nn.many import TOGETHER, ByteInputs, sample_logits, takes_many
+from clbinn.nn.many import TOGETHER, ByteInputs, SharedInputs, takes_many
 from clbinn.nn.mlp import MLP
 from clbinn.optim._noise import Noise
 from clbinn.optim.binary import BinaryOptimizer
@@ -90,7 +90,8 @@ def predict_log_proba(
     Args:
         net: See there.
         opt: See there.
-        x: May also be bytes with their normalisation, which an MLP multiplies exactly and faster.
+        x: May also be bytes with their normalisation, which an MLP multiplies exactly and faster, 2,000 or more at a
+            time.
         mc_samples: See there.
         average: See there.
         batch_size: See there.
@@ -111,7 +112,7 @@ def predict_log_proba(
             raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
         while len(x) % batch_size == 1:  # a last batch of one
             batch_size += 1
-    elif isinstance(x, ByteInputs):
+    elif isinstance(x, ByteInputs) and forward is None and takes_many(net, opt.parameters()):
         batch_size = max(batch_size, TOGETHER)
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
@@ -152,8 +153,9 @@ def _outputs(
 ) -> Iterator[Iterator[Tensor]]:
     """For each group of draws, the logits (draws, n, classes) of every batch."""
     if forward is None and mc_samples and takes_many(net, opt.parameters()):
-        for weights in _groups_of_draws(opt, mc_samples, noise):
-            yield (sample_logits(cast(MLP, net), batch, weights) for batch in batches)
+        shared = SharedInputs(cast(MLP, net), batches)
+        for weights in _groups_of_draws(opt, mc_samples, noise, shared.together):
+            yield shared.logits(weights)
         return
     run = net if forward is None else forward
 
@@ -168,10 +170,10 @@ def _outputs(
 
 
 def _groups_of_draws(
-    opt: BinaryOptimizer, mc_samples: int, noise: Noise, limit: int = 25_000_000
+    opt: BinaryOptimizer, mc_samples: int, noise: Noise, together: int, limit: int = 25_000_000
 ) -> Iterator[list[Tensor]]:
-    """C draws in groups of at most `limit` weights; one tensor (draws, *shape) per parameter."""
-    size = max(1, limit // sum(p.numel() for p in opt.parameters()))
+    """C draws, so many together but at most `limit` weights; one tensor (draws, *shape) per parameter."""
+    size = max(1, min(together, limit // sum(p.numel() for p in opt.parameters())))
     for start in range(0, mc_samples, size):
         draws = [opt.sample_weights(noise) for _ in range(start, min(start + size, mc_samples))]
         yield [torch.stack(one) for one in zip(*draws, strict=True)]

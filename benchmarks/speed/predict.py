@@ -8,7 +8,6 @@ what it held with data and network in place.
 import argparse
 import threading
 from collections.abc import Callable
-from functools import partial
 
 import psutil
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from clbinn import optim
 from clbinn.nn import MLP
-from clbinn.nn.byte_products import byte_products
+from clbinn.nn.byte_products import ByteProducts
 from clbinn.nn.many import TOGETHER, ByteInputs
 from clbinn.predict import predict_log_proba
 
@@ -28,17 +27,18 @@ BATCH = 1000
 
 def products(raw: Tensor, samples: int, exact: bool) -> Callable[[], None]:
     """The products of all samples in groups: the first layer as one product, the others batched."""
-    batch = TOGETHER if exact else BATCH
-    group = min(samples, 10 * BATCH // batch)
+    batches = raw.split(TOGETHER if exact else BATCH)
+    group = min(samples, 10 * BATCH // len(batches[0]))
     first = torch.randn(group * 100, 784).sign_()
     second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 10, 100).sign_()
-    batches = [byte_products(x) if exact else partial(torch.mm, mat2=x.float().T) for x in raw.split(batch)]
-    hidden = torch.randn(group, 100, min(batch, len(raw)))
+    hidden = torch.randn(group, 100, len(batches[0]))
+    bytes_, floats = ByteProducts(batches), [batch.float() for batch in batches]
 
     def run() -> None:
-        for product in batches:
-            for _ in range(samples // group):
-                product(first)
+        for _ in range(samples // group):
+            ready = bytes_.weights(first) if exact else []
+            for i in range(len(batches)):
+                bytes_.multiply(i, ready) if exact else first.mm(floats[i].T)
                 torch.bmm(second, hidden)
                 torch.bmm(third, hidden)
 

@@ -3,96 +3,127 @@
 A processor with instructions for eight-bit dot products multiplies bytes three times as fast as floats; others are
 twice as fast by one of torch's ways and thirty times as slow by another, and quicker still where most of the bytes are
 zeros and are skipped. For as many as `FEATURES` all of them give the same numbers, sums of integers that float32 holds
-exactly. The bytes are made ready once for many sets of weights.
+exactly.
 """
 
 import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from clbinn.nn.sparse_bytes import by_skipping_zeros
+from clbinn.nn import sparse_bytes
 
-__all__ = ["WAYS", "byte_products", "quickest"]
-
-Product = Callable[[Tensor], Tensor]
-Way = Callable[[Tensor], Product]
+__all__ = ["WAYS", "ByteProducts", "Way", "quickest"]
 
 
-def by_onednn(raw: Tensor) -> Product:
-    """Unsigned by signed bytes, summed in 32 bits: with bits b, w = 2 b - 1, Σ w raw = 2 Σ b (raw - 128) + 128 Σ w + c.
+@dataclass(frozen=True)
+class Way:
+    """How to multiply; both sides are made ready once for many products.
 
-    c = 128 features - Σ raw.
+    Attributes:
+        inputs: raw (n, features), uint8 → what `multiply` takes.
+        weights: (units, features), each ±1 → what `multiply` takes.
+        multiply: Both → weight @ rawᵀ, (units, n), float32.
     """
+
+    inputs: Callable[[Tensor], Any]
+    weights: Callable[[Tensor], Any]
+    multiply: Callable[[Any, Any], Tensor]
+
+    def __call__(self, raw: Tensor, weight: Tensor) -> Tensor:
+        """The product of these alone."""
+        return self.multiply(self.inputs(raw), self.weights(weight))
+
+
+# --- floats, whose sums are exact below 2²⁴ ---------------------------------------------------------------------------
+
+
+def _multiply_floats(raw: Tensor, weight: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return weight @ raw.to(torch.float32).T
+
+
+BY_FLOATS = Way(lambda raw: raw, lambda weight: weight.to(torch.float32), _multiply_floats)
+
+
+# --- unsigned by signed bytes: Σ w raw = 2 Σ b (raw - 128) + 128 Σ w + c, bits b, c = 128 features - Σ raw ------------
+
+
+def _inputs_of_onednn(raw: Tensor) -> tuple[Tensor, ...]:
     signed = raw.bitwise_xor(128).view(torch.int8).contiguous()  # oneDNN ignores strides
-    packed = torch.ops.onednn.qlinear_prepack(signed, None)
     rest = raw.sum(1, dtype=torch.int32).neg_().add_(128 * raw.shape[1]).to(torch.float32)
-    one, zero = rest.new_ones(1), raw.new_zeros(1, dtype=torch.int64)
-
-    def product(weight: Tensor) -> Tensor:
-        bits = (weight > 0).view(torch.uint8).contiguous()
-        out: Tensor = torch.ops.onednn.qlinear_pointwise(
-            bits, 2.0, 0, packed, one, zero, rest, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return out.add_(weight.sum(1, keepdim=True, dtype=torch.float32), alpha=128)
-
-    return product
+    return torch.ops.onednn.qlinear_prepack(signed, None), rest.new_ones(1), raw.new_zeros(1, dtype=torch.int64), rest
 
 
-def by_integers(raw: Tensor) -> Product:
-    """Signed by signed bytes: Σ w (raw - 128) + 128 Σ w."""
-    signed = raw.bitwise_xor(128).view(torch.int8).T
-
-    def product(weight: Tensor) -> Tensor:
-        narrow = weight.to(torch.int8)
-        offset = narrow.sum(1, keepdim=True, dtype=torch.int32).mul_(128)
-        return torch._int_mm(narrow, signed).add_(offset).to(torch.float32)
-
-    return product
+def _weights_of_onednn(weight: Tensor) -> tuple[Tensor, Tensor]:
+    bits = (weight > 0).view(torch.uint8).contiguous()
+    return bits, weight.sum(1, keepdim=True, dtype=torch.float32)
 
 
-def by_floats(raw: Tensor) -> Product:
-    """Floats, whose sums are exact below 2²⁴."""
-    wide = raw.to(torch.float32).T
+def _multiply_by_onednn(inputs: tuple[Tensor, ...], weight: tuple[Tensor, Tensor]) -> Tensor:
+    packed, one, zero, rest = inputs
+    out: Tensor = torch.ops.onednn.qlinear_pointwise(
+        weight[0], 2.0, 0, packed, one, zero, rest, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return out.add_(weight[1], alpha=128)
 
-    def product(weight: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return weight.to(torch.float32) @ wide
 
-    return product
+BY_ONEDNN = Way(_inputs_of_onednn, _weights_of_onednn, _multiply_by_onednn)
 
+
+# --- signed by signed bytes: Σ w (raw - 128) + 128 Σ w ----------------------------------------------------------------
+
+
+def _weights_as_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+    narrow = weight.to(torch.int8)
+    return narrow, narrow.sum(1, keepdim=True, dtype=torch.int32).mul_(128)
+
+
+def _multiply_integers(signed: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
+    return torch._int_mm(weight[0], signed).add_(weight[1]).to(torch.float32)
+
+
+BY_INTEGERS = Way(lambda raw: raw.bitwise_xor(128).view(torch.int8).T, _weights_as_integers, _multiply_integers)
+
+
+# --- what is not zero alone -------------------------------------------------------------------------------------------
+
+BY_SKIPPING_ZEROS = Way(sparse_bytes.inputs, sparse_bytes.weights, sparse_bytes.multiply)
 
 FEATURES = 2**16  # 255 times as much is below 2²⁴
-WAYS: tuple[Way, ...] = (by_floats, by_onednn, by_integers, by_skipping_zeros)
+WAYS: tuple[Way, ...] = (BY_FLOATS, BY_ONEDNN, BY_INTEGERS, BY_SKIPPING_ZEROS)
 
 
-def byte_products(raw: Tensor) -> Product:
-    """Weight → weight @ rawᵀ on a CPU.
+class ByteProducts:
+    """weight @ rawᵀ on a CPU, for several batches and many sets of weights.
 
     Args:
-        raw: (n, features), uint8.
-
-    Returns:
-        A function of weights of ±1, (units, features), whose result is (units, n), float32, rounded once.
+        batches: Of (n, features) each, uint8.
     """
-    way = quickest(_tenths(raw)) if raw.numel() else by_floats
-    if raw.shape[1] <= FEATURES:
-        return way(raw)
-    products = [way(part) for part in torch.split(raw, FEATURES, 1)]
 
-    def product(weight: Tensor) -> Tensor:
-        parts = zip(products, torch.split(weight, FEATURES, 1), strict=True)
-        return sum((of(part).double() for of, part in parts), torch.zeros((), dtype=torch.float64)).float()
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self.way = quickest(_tenths(batches))
+        self._inputs = [[self.way.inputs(part) for part in torch.split(raw, FEATURES, 1)] for raw in batches]
 
-    return product
+    def weights(self, weight: Tensor) -> list[Any]:
+        """Weights of ±1, (units, features), made ready."""
+        return [self.way.weights(part) for part in torch.split(weight, FEATURES, 1)]
+
+    def multiply(self, batch: int, weights: list[Any]) -> Tensor:
+        """(units, n), float32, rounded once."""
+        parts = [self.way.multiply(*both) for both in zip(self._inputs[batch], weights, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).double().sum(0).float()
 
 
-def _tenths(raw: Tensor) -> int:
+def _tenths(batches: Sequence[Tensor]) -> int:
     """How many tenths of the bytes are not zero, rounded up."""
-    return math.ceil(10 * int(raw.count_nonzero()) / raw.numel())
+    size = sum(raw.numel() for raw in batches)
+    return math.ceil(10 * sum(int(raw.count_nonzero()) for raw in batches) / max(size, 1))
 
 
 @functools.cache
@@ -121,7 +152,7 @@ def _works(way: Way) -> bool:
     """Whether this build of torch has it for this processor."""
     raw, weight = _operands(16)
     try:
-        return torch.equal(way(raw)(weight), by_floats(raw)(weight))
+        return torch.equal(way(raw, weight), BY_FLOATS(raw, weight))
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
 
@@ -129,10 +160,10 @@ def _works(way: Way) -> bool:
 def _seconds(ways: Sequence[Way], raw: Tensor, weight: Tensor) -> dict[Way, float]:
     """The best of five turns of each, for others use the processor too."""
     best = dict.fromkeys(ways, math.inf)
-    products = {way: way(raw) for way in ways}
+    ready = {way: (way.inputs(raw), way.weights(weight)) for way in ways}
     for _ in range(5):
-        for way, product in products.items():
+        for way, both in ready.items():
             start = time.perf_counter()
-            product(weight)
+            way.multiply(*both)
             best[way] = min(best[way], time.perf_counter() - start)
     return best

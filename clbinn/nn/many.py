@@ -4,26 +4,27 @@ All samples share the inputs, so the first layer of all of them is one matrix pr
 products. Where the inputs are bytes and the weights ±1, the first product is one of integers, exact and faster.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clbinn.nn.byte_products import byte_products
+from clbinn.nn.byte_products import ByteProducts
+from clbinn.nn.folded import Folded, fold
 from clbinn.nn.lean import BatchNorm1d, Dropout
 from clbinn.nn.mean_field import MeanFieldLinear
 from clbinn.nn.mlp import MLP, FanInScale
 
-__all__ = ["ByteInputs", "sample_logits", "takes_many"]
+__all__ = ["TOGETHER", "ByteInputs", "SharedInputs", "sample_logits", "takes_many"]
 
-# what `_chunk` knows; anything else goes through the network itself
+# what `_Block` knows; anything else goes through the network itself
 _LAYERS = {nn.Flatten, nn.Dropout, Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, BatchNorm1d, nn.LayerNorm}
 _LAYERS |= {FanInScale, nn.ReLU, nn.Tanh}
-Product = Callable[[Tensor], Tensor]  # weights (units, features) → (units, n)
 CHUNK = 1_000_000  # numbers of one intermediate result: about what a core's cache holds
-TOGETHER = 2000  # bytes' inputs at least: weights are made ready for each product
+TOGETHER = 2000  # inputs that are bytes, at least, where there are so many: the units of five networks stay together
 
 
 @dataclass(frozen=True)
@@ -87,58 +88,102 @@ def sample_logits(net: MLP, x: Tensor | ByteInputs, weights: Sequence[Tensor]) -
     Raises:
         ValueError: Inputs of another size, or a batch of one for batch normalisation by the batch's own statistics.
     """
-    samples, inputs = len(weights[0]), len(x)
-    widest = max(w.shape[1] for w in weights)
-    step = max(1, CHUNK // max(inputs * widest, 1))
-    flat = x if isinstance(x, ByteInputs) else x.flatten(1)
-    features = (flat.raw if isinstance(flat, ByteInputs) else flat).shape[1]
-    if features != net.in_features:
-        raise ValueError(f"the network takes {net.in_features} numbers for each input, got {features}")
-    first = _products_of_bytes(flat) if isinstance(flat, ByteInputs) else partial(torch.mm, mat2=flat.T)
-    parts = [_chunk(net, first, [w[start : start + step] for w in weights]) for start in range(0, samples, step)]
-    logits = torch.cat(parts).transpose(1, 2)
-    return logits * net.logit_scale if net.logit_scale != 1 else logits
+    shared = SharedInputs(net, [x])
+    parts = zip(*(torch.split(w, shared.together) for w in weights), strict=True)
+    return torch.cat([logits for part in parts for logits in shared.logits(part)])
 
 
-def _chunk(net: MLP, first: Product, weights: list[Tensor]) -> Tensor:
-    """(c, classes, n): inputs lie along the last dimension throughout, so that no product has to transpose."""
-    out: Tensor | None = None
-    pending = iter(weights)
+class SharedInputs:
+    """Batches of inputs that many networks share, made ready for their first product.
+
+    Args:
+        net: As in `sample_logits`, like the errors; its statistics are read now.
+        batches: As `x` there; all float or all bytes.
+
+    Attributes:
+        together: How many sets of weights to work on at a time: so many that a batch's intermediate result fits about
+            what a core's cache holds.
+    """
+
+    def __init__(self, net: MLP, batches: Sequence[Tensor | ByteInputs]) -> None:
+        self.net = net
+        self.batches = [x if isinstance(x, ByteInputs) else x.flatten(1) for x in batches]
+        for x in self.batches:
+            features = (x.raw if isinstance(x, ByteInputs) else x).shape[1]
+            if features != net.in_features:
+                raise ValueError(f"the network takes {net.in_features} numbers for each input, got {features}")
+        raw = [x.raw for x in self.batches if isinstance(x, ByteInputs) and x.raw.device.type == "cpu"]
+        # on a card cuBLAS wants sizes in multiples of eight: float products are quick there
+        self.exact = ByteProducts(raw) if raw else None
+        self.blocks = _blocks(net)
+        widest = max(block.linear.out_features for block in self.blocks)
+        self.together = max(1, CHUNK // max(widest * max(map(len, self.batches)), 1))
+
+    def logits(self, weights: Sequence[Tensor]) -> Iterator[Tensor]:
+        """For each batch (c, n, classes); weights as in `sample_logits`, c of them."""
+        samples, units, features = weights[0].shape
+        stacked = weights[0].reshape(samples * units, features)
+        ready = [] if self.exact is None else self.exact.weights(stacked)
+        sums = weights[0].sum(2)
+        first, *others = self.blocks
+        ways = [block.after(samples) for block in others]
+        for i, x in enumerate(self.batches):
+            if self.exact is not None and isinstance(x, ByteInputs):
+                out = self.exact.multiply(i, ready).view(samples, units, len(x))
+                out = first.after(samples, x.scale, x.shift * sums)(out)
+            else:
+                out = stacked.mm((x.floats() if isinstance(x, ByteInputs) else x).T).view(samples, units, len(x))
+                out = first.after(samples)(out)
+            for after, weight in zip(ways, weights[1:], strict=True):
+                out = after(weight.bmm(out))
+            logits = out.transpose(1, 2)
+            yield logits * self.net.logit_scale if self.net.logit_scale != 1 else logits
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A linear layer and those between it and the next one, on which inputs lie along the last dimension."""
+
+    linear: nn.Linear
+    layers: list[nn.Module]
+    folded: Folded | None
+
+    def after(self, samples: int, scale: float = 1.0, shift: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """What follows the product of so many networks, for scale · product + shift, shift (samples, units).
+
+        Returns:
+            A function of (samples, units, n), which it uses up.
+        """
+        folded, one_by_one = self.folded, partial(self._one_by_one, scale=scale, shift=shift)
+        if folded is None:
+            return one_by_one
+        numbers = folded.numbers(samples, scale, None if shift is None else shift.numpy().astype(np.float64))
+        return lambda out: folded.apply(out, numbers) if out.dtype == torch.float32 else one_by_one(out)
+
+    def _one_by_one(self, out: Tensor, scale: float, shift: Tensor | None) -> Tensor:
+        if shift is not None:
+            out = torch.add(shift.unsqueeze(2), out, alpha=scale, out=out)
+        for layer in self.layers:
+            if isinstance(layer, nn.BatchNorm1d):
+                out = _batch_norm(layer, out)
+            elif isinstance(layer, nn.LayerNorm):
+                out = layer(out.transpose(1, 2)).transpose(1, 2)
+            else:
+                out = out.relu_() if isinstance(layer, nn.ReLU) else layer(out)
+        return out
+
+
+def _blocks(net: MLP) -> list[_Block]:
+    found: list[tuple[nn.Linear, list[nn.Module]]] = []
     for layer in net.layers:
         if isinstance(layer, nn.Linear):
-            weight = next(pending)  # (c, out, in)
-            out = _stacked(first, weight) if out is None else weight.bmm(out)
-        elif out is None:
-            continue  # flattening and dropout before the first product
-        elif isinstance(layer, nn.BatchNorm1d):
-            out = _batch_norm(layer, out)
-        elif isinstance(layer, nn.LayerNorm):
-            out = layer(out.transpose(1, 2)).transpose(1, 2)
-        elif isinstance(layer, FanInScale | nn.ReLU | nn.Tanh):
-            out = out.relu_() if isinstance(layer, nn.ReLU) else layer(out)
-    if out is None:
-        raise ValueError("the network has no linear layer")
-    return out
-
-
-def _stacked(first: Product, weight: Tensor) -> Tensor:
-    """One product for all samples: (c, out, in) → (c, out, n)."""
-    samples, units, features = weight.shape
-    products = first(weight.reshape(samples * units, features))
-    return products.view(samples, units, products.shape[1])
-
-
-def _products_of_bytes(x: ByteInputs) -> Product:
-    """Weight → weight @ xᵀ for x = raw · scale + shift, by way of Σ w raw, which is exact."""
-    if x.raw.device.type != "cpu":  # cuBLAS wants sizes in multiples of eight: float products are quick there
-        return partial(torch.mm, mat2=x.floats().T)
-    exact = byte_products(x.raw)
-
-    def product(weight: Tensor) -> Tensor:
-        out = exact(weight)
-        return torch.add(weight.sum(1, keepdim=True) * x.shift, out, alpha=x.scale, out=out)
-
-    return product
+            found.append((layer, []))
+        elif found and not isinstance(layer, nn.Dropout):
+            found[-1][1].append(layer)
+    return [
+        _Block(linear, between, fold(between, linear.out_features) if linear.weight.device.type == "cpu" else None)
+        for linear, between in found
+    ]
 
 
 def _batch_norm(layer: nn.BatchNorm1d, out: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ Four fifths of the pixels of a handwritten digit are zeros, whatever their order
 The sum over the bits is made in 16-bit integers, many units at a time, and is exact.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from clbinn.compiled import compiled
 
-__all__ = ["by_skipping_zeros"]
+__all__ = ["inputs", "multiply", "weights"]
 
 Array = NDArray[Any]
 TERMS = 8  # of a sum that are added at a time
@@ -26,27 +25,34 @@ UNITS = 512  # at a time: the bits of so many stay in a core's second-level cach
 VECTOR = 32  # units are filled up to a multiple: the compiler's rest, one by one, is slow
 
 
-def by_skipping_zeros(raw: Tensor) -> Callable[[Tensor], Tensor]:
-    """Weight → weight @ rawᵀ, see `clbinn.nn.byte_products`; features ≤ 2¹⁶."""
+def inputs(raw: Tensor) -> tuple[Array, ...]:
+    """(n, features ≤ 2¹⁶), uint8 → columns and values of what is not zero, where each image ends in them, its sum."""
     images = len(raw)
     columns = np.empty(raw.numel() + TERMS * images, np.uint16)
     values, ends = np.empty_like(columns), np.zeros(images + 1, np.int64)
     find(raw.contiguous().numpy(), columns, values, ends)
-    columns, values = columns[: ends[-1]].copy(), values[: ends[-1]].copy()
-    totals = raw.sum(1, dtype=torch.int32).numpy()
+    return columns[: ends[-1]].copy(), values[: ends[-1]].copy(), ends, raw.sum(1, dtype=torch.int32).numpy()
 
-    def product(weight: Tensor) -> Tensor:
-        bits = (weight > 0).view(torch.uint8).numpy()
-        out = torch.empty(images, len(weight))
-        for start in range(0, len(weight), UNITS):
-            part = bits[start : start + UNITS].T
-            masks = np.zeros((part.shape[0], -(-part.shape[1] // VECTOR) * VECTOR), np.uint8)
-            masks[:, : part.shape[1]] = part
-            np.negative(masks, out=masks)
-            add_up(columns, values, ends, totals, masks, out[:, start : start + UNITS].numpy())
-        return out.T
 
-    return product
+def weights(weight: Tensor) -> tuple[int, list[Array]]:
+    """±1, (units, features) → number of units, and for so many at a time masks (features, units), 255 for +1."""
+    bits, parts = (weight > 0).view(torch.uint8).numpy(), []
+    for start in range(0, len(weight), UNITS):
+        part = bits[start : start + UNITS].T
+        masks = np.zeros((part.shape[0], -(-part.shape[1] // VECTOR) * VECTOR), np.uint8)
+        masks[:, : part.shape[1]] = part
+        parts.append(np.negative(masks, out=masks))
+    return len(weight), parts
+
+
+def multiply(given: tuple[Array, ...], weight: tuple[int, list[Array]]) -> Tensor:
+    """weight @ rawᵀ, (units, n), float32; the units of an image lie side by side."""
+    columns, values, ends, totals = given
+    units, parts = weight
+    out = torch.empty(len(totals), units)
+    for start, masks in zip(range(0, units, UNITS), parts, strict=True):
+        add_up(columns, values, ends, totals, masks, out[:, start : start + UNITS].numpy())
+    return out.T
 
 
 @compiled

@@ -11,12 +11,13 @@ from avalanche.benchmarks.utils.data_loader import (
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
 from avalanche.models import SimpleMLP
+from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import AGEMPlugin, EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import EWC, JointTraining, Naive
 from torchvision.transforms import Normalize
 
 from clbinn.benchmarks import FastLoadingPlugin, ResidentData, TensorLoader, TensorTask, resident
-from clbinn.benchmarks.loading import MemoryLoader, ParallelLoader, epoch_order
+from clbinn.benchmarks.loading import MemoryLoader, ParallelLoader, _fast, epoch_order
 
 
 def task(n=23, seed=0, permuted=True):
@@ -236,6 +237,86 @@ def test_sets_side_by_side_are_avalanches_batches():
         ours.epoch = 0
         assert equal(list(ours), got)
         assert not equal(list(ours), got)
+
+
+def in_order(parts):
+    return [tuple(image.flatten().tolist()) for part in parts for image in part]
+
+
+def test_each_pass_over_a_small_set_has_an_order_of_its_own():
+    sets = [resident(wrap(task(n=n, seed=i))) for i, n in enumerate((24, 8, 8))]
+    loader = ParallelLoader(sets, [4, 4, 4], 0, True, (1,))
+    orders = []
+    for _ in range(2):
+        epoch = [x for x, _, _ in loader]
+        for k in (1, 2):  # three passes over each of the small sets
+            of_set = in_order(x[4 * k : 4 * k + 4] for x in epoch)
+            whole = sorted(of_set[:8])
+            orders += [tuple(whole.index(image) for image in of_set[i : i + 8]) for i in (0, 8, 16)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len(set(orders)) == 12
+
+
+def test_replays_order_is_that_of_its_seed():
+    epochs = []
+    for seed in (0, 0, 1):
+        strategy, record = naive(FastLoadingPlugin(seed), ReplayPlugin(mem_size=12))
+        for experience in stream(2).train_stream:
+            strategy.train(experience)
+        epochs.append(in_order(x for x, _, _ in record.train))
+    assert epochs[0] == epochs[1]
+    assert epochs[0] != epochs[2]
+
+
+def test_agems_order_is_that_of_its_seed_and_experience():
+    passes = []
+    for seed in (0, 0, 1):
+        agem, taken = AGEMPlugin(patterns_per_experience=6, sample_size=4), []
+        sample = agem.sample_from_memory
+        agem.sample_from_memory = lambda sample=sample, taken=taken: taken.append(sample()) or taken[-1]
+        strategy, _ = naive(FastLoadingPlugin(seed), agem)
+        RNGManager.set_random_seeds(0)  # what the memory holds
+        for experience in stream(3).train_stream:
+            strategy.train(experience)
+        second, third = taken[: len(taken) // 2], taken[len(taken) // 2 :]
+        members = sorted(set(in_order([agem.buffers[0][i][0] for i in range(6)])))
+        first_of_set = [in_order(x for x, _, _ in second)[:6], in_order(x[:2] for x, _, _ in third)[:6]]
+        passes.append([[members.index(image) for image in order] for order in first_of_set])
+    assert passes[0] == passes[1]
+    assert all(sorted(order) == list(range(6)) for order in passes[0])
+    assert passes[0][0] != passes[0][1]
+    assert passes[0] != passes[2]
+
+
+class Looking(SupervisedPlugin):
+    """Goes through the loader between the epochs."""
+
+    def after_training_epoch(self, strategy, **kwargs):
+        list(strategy.dataloader)
+
+
+def test_an_epoch_of_replay_is_the_one_that_its_clock_says():
+    strategy, record = naive(FastLoadingPlugin(), ReplayPlugin(mem_size=12), Looking(), epochs=3)
+    for experience in stream(2).train_stream:
+        strategy.train(experience)
+    loader = record.loaders[-1]
+    assert type(loader) is ParallelLoader
+    for epoch in (2, 1):
+        loader.epoch = epoch
+        start = len(record.train) - (3 - epoch) * len(loader)
+        assert equal(list(loader), record.train[start : start + len(loader)])
+
+
+def test_images_of_different_shapes_and_endless_loaders_are_left_to_avalanche():
+    small, large = task(n=8), TensorTask(torch.zeros(8, 1, 5, 5, dtype=torch.uint8), torch.arange(8) % 3)
+    datasets = [wrap(small), wrap(large)]
+    together = GroupBalancedDataLoader(datasets, True, batch_size=4, shuffle=True)
+    assert _fast(together, torch.device("cpu"), (0,)) is together
+    alike = [wrap(small), wrap(task(n=8, seed=1))]
+    fits = GroupBalancedDataLoader(alike, True, batch_size=4, shuffle=True)
+    assert type(_fast(fits, torch.device("cpu"), (0,))) is ParallelLoader
+    fits.never_ending = True
+    assert _fast(fits, torch.device("cpu"), (0,)) is fits
 
 
 def test_a_set_too_small_for_a_whole_batch_is_left_out():
