@@ -8,11 +8,13 @@ import contextlib
 import hashlib
 import os
 import pickle
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import llvmlite
 import numba
 from llvmlite import ir
 from numba import njit, types
@@ -26,15 +28,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Files:
-    """A file of code for each version of a loop and of Numba, each kind of arguments and each processor.
+    """A file of code for each version of a loop, of Numba and of Python, each kind of arguments and each processor.
 
     Numba's own files have an index, written before the code: a second process could find another version's there.
     """
 
     def __init__(self, folder: str, loop: Callable[..., Any]) -> None:
         sources = [Path(path).read_bytes() for path in (loop.__code__.co_filename, __file__)]
-        self._folder, self._name = Path(folder), loop.__name__
-        self._version = repr((numba.__version__, [hashlib.sha256(source).hexdigest() for source in sources]))
+        self._folder, self._name = Path(folder), f"{loop.__module__}.{loop.__name__}"
+        versions = numba.__version__, llvmlite.__version__, sys.version, getattr(sys, "abiflags", "")
+        self._version = repr((versions, [hashlib.sha256(source).hexdigest() for source in sources]))
 
     def _path(self, key: Any) -> Path:
         identity = hashlib.sha256((self._version + repr(key)).encode()).hexdigest()
@@ -51,6 +54,10 @@ class _Files:
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        for path in self._folder.glob(f"{self._name}-*.nbc"):
+            path.unlink(missing_ok=True)
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]

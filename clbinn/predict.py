@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clbinn.checks import check_choice, check_count
 from clbinn.nn.batch_norm import BatchNormStatistics, batch_norms, reestimate, use_test_batch
-from clbinn.nn.many import TOGETHER, ByteInputs, SharedInputs, takes_many
+from clbinn.nn.many import ByteInputs, SharedInputs, inputs_at_a_time, takes_many
 from clbinn.nn.mlp import MLP
 from clbinn.optim._noise import Noise
 from clbinn.optim.binary import BinaryOptimizer
@@ -90,11 +90,10 @@ def predict_log_proba(
     Args:
         net: See there.
         opt: See there.
-        x: May also be bytes with their normalisation, which an MLP multiplies exactly and faster, 2,000 or more at a
-            time.
+        x: May also be bytes with their normalisation, which an MLP multiplies exactly and faster.
         mc_samples: See there.
         average: See there.
-        batch_size: See there.
+        batch_size: See there; of bytes it may be more, where results do not depend on it.
         batch_norm: See there.
         seed: See there.
         forward: Inputs → logits, for networks that take more than the input; None calls `net`.
@@ -112,8 +111,8 @@ def predict_log_proba(
             raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
         while len(x) % batch_size == 1:  # a last batch of one
             batch_size += 1
-    elif isinstance(x, ByteInputs) and forward is None and takes_many(net, opt.parameters()):
-        batch_size = max(batch_size, TOGETHER)
+    elif forward is None and takes_many(net, opt.parameters()):
+        batch_size = inputs_at_a_time(cast(MLP, net), x, batch_size)
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
@@ -154,7 +153,7 @@ def _outputs(
     """For each group of draws, the logits (draws, n, classes) of every batch."""
     if forward is None and mc_samples and takes_many(net, opt.parameters()):
         shared = SharedInputs(cast(MLP, net), batches)
-        for weights in _groups_of_draws(opt, mc_samples, noise, shared.together):
+        for weights in _groups_of_draws(opt, mc_samples, noise, shared.networks_at_a_time):
             yield shared.logits(weights)
         return
     run = net if forward is None else forward

@@ -106,6 +106,17 @@ def test_the_prior_is_carried_on_the_card():
         assert {prior.device for prior in opt.prior_natural_parameters()} == {CARD}
 
 
+def test_parts_of_the_state_that_were_made_anew_are_the_ones_worked_on():
+    with FakeTensorMode():
+        flat = OPTIMIZERS["bayesbinn_momentum"](network().parameters())._flat[0]
+        first = flat.pieces()[0].state["momentum"]
+        for wanted in (set(), {"momentum"}):
+            flat.keep_parts({"momentum"}, wanted)
+            assert flat.tensors.keys() == {"natural", "prior_natural"} | wanted
+            assert flat.pieces()[0].state.keys() == flat.tensors.keys()
+        assert flat.pieces()[0].state["momentum"] is not first
+
+
 @pytest.mark.parametrize("name", ["bayesbinn", "ste"])
 @pytest.mark.parametrize("mc_samples", [0, 3])
 @pytest.mark.parametrize("batch_norm", ["running", "batch"])

@@ -19,7 +19,7 @@ from torch import Tensor
 from clbinn import optim
 from clbinn.nn import MLP
 from clbinn.nn.byte_products import ByteProducts
-from clbinn.nn.many import TOGETHER, ByteInputs
+from clbinn.nn.many import BYTES_AT_A_TIME, ByteInputs
 from clbinn.predict import predict_log_proba
 
 BATCH = 1000
@@ -27,7 +27,7 @@ BATCH = 1000
 
 def products(raw: Tensor, samples: int, exact: bool) -> Callable[[], None]:
     """The products of all samples in groups: the first layer as one product, the others batched."""
-    batches = raw.split(TOGETHER if exact else BATCH)
+    batches = raw.split(BYTES_AT_A_TIME if exact else BATCH)
     group = min(samples, 10 * BATCH // len(batches[0]))
     first = torch.randn(group * 100, 784).sign_()
     second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 10, 100).sign_()

@@ -28,7 +28,7 @@ class Way:
     Attributes:
         inputs: raw (n, features), uint8 → what `multiply` takes.
         weights: (units, features), each ±1 → what `multiply` takes.
-        multiply: Both → weight @ rawᵀ, (units, n), float32.
+        multiply: Both → raw @ weightᵀ, (n, units), float32.
     """
 
     inputs: Callable[[Tensor], Any]
@@ -45,35 +45,27 @@ class Way:
 
 def _multiply_floats(raw: Tensor, weight: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
-        return weight @ raw.to(torch.float32).T
+        return raw.to(torch.float32) @ weight.T
 
 
 BY_FLOATS = Way(lambda raw: raw, lambda weight: weight.to(torch.float32), _multiply_floats)
 
 
-# --- unsigned by signed bytes: Σ w raw = 2 Σ b (raw - 128) + 128 Σ w + c, bits b, c = 128 features - Σ raw ------------
+# --- unsigned by signed bytes, summed in 32 bits ----------------------------------------------------------------------
 
 
-def _inputs_of_onednn(raw: Tensor) -> tuple[Tensor, ...]:
-    signed = raw.bitwise_xor(128).view(torch.int8).contiguous()  # oneDNN ignores strides
-    rest = raw.sum(1, dtype=torch.int32).neg_().add_(128 * raw.shape[1]).to(torch.float32)
-    return torch.ops.onednn.qlinear_prepack(signed, None), rest.new_ones(1), raw.new_zeros(1, dtype=torch.int64), rest
+def _weights_of_onednn(weight: Tensor) -> tuple[Tensor, ...]:
+    narrow = weight.to(torch.int8).contiguous()  # oneDNN ignores strides
+    one, zero = torch.ones(1, dtype=torch.float32, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
+    return torch.ops.onednn.qlinear_prepack(narrow, None), one, zero
 
 
-def _weights_of_onednn(weight: Tensor) -> tuple[Tensor, Tensor]:
-    bits = (weight > 0).view(torch.uint8).contiguous()
-    return bits, weight.sum(1, keepdim=True, dtype=torch.float32)
+def _multiply_by_onednn(raw: Tensor, weight: tuple[Tensor, ...]) -> Tensor:
+    out: Tensor = torch.ops.onednn.qlinear_pointwise(raw, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
+    return out
 
 
-def _multiply_by_onednn(inputs: tuple[Tensor, ...], weight: tuple[Tensor, Tensor]) -> Tensor:
-    packed, one, zero, rest = inputs
-    out: Tensor = torch.ops.onednn.qlinear_pointwise(
-        weight[0], 2.0, 0, packed, one, zero, rest, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return out.add_(weight[1], alpha=128)
-
-
-BY_ONEDNN = Way(_inputs_of_onednn, _weights_of_onednn, _multiply_by_onednn)
+BY_ONEDNN = Way(lambda raw: raw.contiguous(), _weights_of_onednn, _multiply_by_onednn)
 
 
 # --- signed by signed bytes: Σ w (raw - 128) + 128 Σ w ----------------------------------------------------------------
@@ -81,14 +73,14 @@ BY_ONEDNN = Way(_inputs_of_onednn, _weights_of_onednn, _multiply_by_onednn)
 
 def _weights_as_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
     narrow = weight.to(torch.int8)
-    return narrow, narrow.sum(1, keepdim=True, dtype=torch.int32).mul_(128)
+    return narrow.T, narrow.sum(1, dtype=torch.int32).mul_(128)
 
 
 def _multiply_integers(signed: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
-    return torch._int_mm(weight[0], signed).add_(weight[1]).to(torch.float32)
+    return torch._int_mm(signed, weight[0]).add_(weight[1]).to(torch.float32)
 
 
-BY_INTEGERS = Way(lambda raw: raw.bitwise_xor(128).view(torch.int8).T, _weights_as_integers, _multiply_integers)
+BY_INTEGERS = Way(lambda raw: raw.bitwise_xor(128).view(torch.int8), _weights_as_integers, _multiply_integers)
 
 
 # --- what is not zero alone -------------------------------------------------------------------------------------------
@@ -100,14 +92,14 @@ WAYS: tuple[Way, ...] = (BY_FLOATS, BY_ONEDNN, BY_INTEGERS, BY_SKIPPING_ZEROS)
 
 
 class ByteProducts:
-    """weight @ rawᵀ on a CPU, for several batches and many sets of weights.
+    """raw @ weightᵀ on a CPU, for several batches and many sets of weights.
 
     Args:
         batches: Of (n, features) each, uint8.
     """
 
     def __init__(self, batches: Sequence[Tensor]) -> None:
-        self.way = quickest(_tenths(batches))
+        self.way = quickest(_tenths(batches)) if any(raw.numel() for raw in batches) else BY_FLOATS
         self._inputs = [[self.way.inputs(part) for part in torch.split(raw, FEATURES, 1)] for raw in batches]
 
     def weights(self, weight: Tensor) -> list[Any]:
@@ -115,7 +107,7 @@ class ByteProducts:
         return [self.way.weights(part) for part in torch.split(weight, FEATURES, 1)]
 
     def multiply(self, batch: int, weights: list[Any]) -> Tensor:
-        """(units, n), float32, rounded once."""
+        """(n, units), float32, rounded once."""
         parts = [self.way.multiply(*both) for both in zip(self._inputs[batch], weights, strict=True)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).double().sum(0).float()
 
@@ -128,7 +120,7 @@ def _tenths(batches: Sequence[Tensor]) -> int:
 
 @functools.cache
 def quickest(tenths: int = 10) -> Way:
-    """The way that takes the least time here, found once in a process by a tenth of a second or two of trying.
+    """The way that takes the least time here, found by a tenth of a second or two of trying, once for each argument.
 
     Args:
         tenths: How many tenths of the bytes are not zero, 0 to 10.
@@ -153,7 +145,7 @@ def _works(way: Way) -> bool:
     raw, weight = _operands(16)
     try:
         return torch.equal(way(raw, weight), BY_FLOATS(raw, weight))
-    except (AttributeError, NotImplementedError, RuntimeError):
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
 
 

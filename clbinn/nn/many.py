@@ -18,13 +18,13 @@ from clbinn.nn.lean import BatchNorm1d, Dropout
 from clbinn.nn.mean_field import MeanFieldLinear
 from clbinn.nn.mlp import MLP, FanInScale
 
-__all__ = ["TOGETHER", "ByteInputs", "SharedInputs", "sample_logits", "takes_many"]
+__all__ = ["ByteInputs", "SharedInputs", "inputs_at_a_time", "sample_logits", "takes_many"]
 
 # what `_Block` knows; anything else goes through the network itself
 _LAYERS = {nn.Flatten, nn.Dropout, Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, BatchNorm1d, nn.LayerNorm}
 _LAYERS |= {FanInScale, nn.ReLU, nn.Tanh}
 CHUNK = 1_000_000  # numbers of one intermediate result: about what a core's cache holds
-TOGETHER = 2000  # inputs that are bytes, at least, where there are so many: the units of five networks stay together
+BYTES_AT_A_TIME = 2000  # inputs: with `CHUNK`, five networks of Table 12, whose weights are made ready
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ def takes_many(net: nn.Module, params: Sequence[Tensor]) -> bool:
     )
 
 
+def inputs_at_a_time(net: MLP, x: Tensor | ByteInputs, batch_size: int) -> int:
+    """The batch size, or more for bytes if no normalisation is by the batch's own statistics."""
+    norms = [layer for layer in net.layers if isinstance(layer, nn.BatchNorm1d)]
+    if not isinstance(x, ByteInputs) or any(norm.running_mean is None for norm in norms):
+        return batch_size
+    return max(batch_size, BYTES_AT_A_TIME)
+
+
 def sample_logits(net: MLP, x: Tensor | ByteInputs, weights: Sequence[Tensor]) -> Tensor:
     """The logits of one batch under C sets of weights.
 
@@ -89,7 +97,7 @@ def sample_logits(net: MLP, x: Tensor | ByteInputs, weights: Sequence[Tensor]) -
         ValueError: Inputs of another size, or a batch of one for batch normalisation by the batch's own statistics.
     """
     shared = SharedInputs(net, [x])
-    parts = zip(*(torch.split(w, shared.together) for w in weights), strict=True)
+    parts = zip(*(torch.split(w, shared.networks_at_a_time) for w in weights), strict=True)
     return torch.cat([logits for part in parts for logits in shared.logits(part)])
 
 
@@ -101,8 +109,8 @@ class SharedInputs:
         batches: As `x` there; all float or all bytes.
 
     Attributes:
-        together: How many sets of weights to work on at a time: so many that a batch's intermediate result fits about
-            what a core's cache holds.
+        networks_at_a_time: How many sets of weights to work on at a time: so many that an intermediate result of a
+            batch has the size of a core's cache.
     """
 
     def __init__(self, net: MLP, batches: Sequence[Tensor | ByteInputs]) -> None:
@@ -117,7 +125,7 @@ class SharedInputs:
         self.exact = ByteProducts(raw) if raw else None
         self.blocks = _blocks(net)
         widest = max(block.linear.out_features for block in self.blocks)
-        self.together = max(1, CHUNK // max(widest * max(map(len, self.batches)), 1))
+        self.networks_at_a_time = max(1, CHUNK // max(widest * max(map(len, self.batches)), 1))
 
     def logits(self, weights: Sequence[Tensor]) -> Iterator[Tensor]:
         """For each batch (c, n, classes); weights as in `sample_logits`, c of them."""
@@ -129,7 +137,7 @@ class SharedInputs:
         ways = [block.after(samples) for block in others]
         for i, x in enumerate(self.batches):
             if self.exact is not None and isinstance(x, ByteInputs):
-                out = self.exact.multiply(i, ready).view(samples, units, len(x))
+                out = self.exact.multiply(i, ready).T.view(samples, units, len(x))
                 out = first.after(samples, x.scale, x.shift * sums)(out)
             else:
                 out = stacked.mm((x.floats() if isinstance(x, ByteInputs) else x).T).view(samples, units, len(x))
@@ -178,7 +186,7 @@ def _blocks(net: MLP) -> list[_Block]:
     for layer in net.layers:
         if isinstance(layer, nn.Linear):
             found.append((layer, []))
-        elif found and not isinstance(layer, nn.Dropout):
+        elif found and not isinstance(layer, nn.Dropout | nn.Flatten):
             found[-1][1].append(layer)
     return [
         _Block(linear, between, fold(between, linear.out_features) if linear.weight.device.type == "cpu" else None)

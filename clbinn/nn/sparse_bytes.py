@@ -46,13 +46,13 @@ def weights(weight: Tensor) -> tuple[int, list[Array]]:
 
 
 def multiply(given: tuple[Array, ...], weight: tuple[int, list[Array]]) -> Tensor:
-    """weight @ rawᵀ, (units, n), float32; the units of an image lie side by side."""
+    """raw @ weightᵀ, (n, units), float32."""
     columns, values, ends, totals = given
     units, parts = weight
-    out = torch.empty(len(totals), units)
+    out = torch.empty(len(totals), units, dtype=torch.float32, device="cpu")
     for start, masks in zip(range(0, units, UNITS), parts, strict=True):
         add_up(columns, values, ends, totals, masks, out[:, start : start + UNITS].numpy())
-    return out.T
+    return out
 
 
 @compiled

@@ -109,6 +109,14 @@ class FlatState:
                     "make a new parameter and hand it over by set_parameters()"
                 )
 
+    def keep_parts(self, optional: set[str], wanted: set[str]) -> None:
+        """Have these of the optional parts of the state and no others; new ones are 0."""
+        for name in optional - wanted:
+            self.tensors.pop(name, None)
+        for name in sorted(wanted - self.tensors.keys()):
+            self.tensors[name] = torch.zeros(self.numel, dtype=self.dtype, device=self.device)
+        self._pieces.clear()
+
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Whether these are the parameters, the very same objects in the same order."""
         return len(params) == len(self.params) and all(a is b for a, b in zip(params, self.params, strict=True))

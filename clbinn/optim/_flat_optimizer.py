@@ -91,13 +91,11 @@ class FlatOptimizer(Optimizer):
         self.noise.load_state_dict(noise)
         index = 0
         for flat in self._flat:
-            for name in self._optional:
-                flat.tensors.pop(name, None)  # what is missing, an update makes
-                if name in entries.get(index, {}):
-                    flat.tensors[name] = torch.zeros(flat.numel, dtype=flat.dtype, device=flat.device)
+            flat.keep_parts(self._optional, self._optional & entries.get(index, {}).keys())
             for mine in flat.entries():
+                given = self._whole(entries[index])
                 for name, view in mine.items():
-                    view.copy_(entries[index][name]) if name in entries[index] else view.zero_()
+                    view.copy_(given[name]) if name in given else view.zero_()
                 index += 1
             flat.clear_samples()
         self.restore()
@@ -140,6 +138,10 @@ class FlatOptimizer(Optimizer):
     def _start(self, group: dict[str, Any], flat: FlatState) -> State:
         raise NotImplementedError
 
+    def _whole(self, entry: State) -> State:
+        """The state of a parameter with the optional parts that follow from what it has."""
+        return entry
+
     # --- inner ------------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,8 +161,11 @@ class FlatOptimizer(Optimizer):
         known = {p: entry for flat in self._flat for p, entry in zip(flat.params, flat.entries(), strict=True)}
         self._flat = [self._fresh(group) for group in self.param_groups]
         for flat in self._flat:
-            for p, entry in zip(flat.params, flat.entries(), strict=True):
-                _carry_over(known.get(p) or known.get((renamed or {}).get(p, p)) or {}, entry)
+            before = [known.get(p) or known.get((renamed or {}).get(p, p)) or {} for p in flat.params]
+            parts = {name for entry in before for name in entry} | flat.tensors.keys()
+            flat.keep_parts(self._optional, self._optional & parts)
+            for old, entry in zip(before, flat.entries(), strict=True):
+                _carry_over(self._whole(old), entry)
         if not self._sampling:
             self.restore()
 

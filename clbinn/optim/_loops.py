@@ -250,25 +250,24 @@ def pmf_step(
     square: Array,
     weights: Array,
     half_beta: Single,
-    lr: Single,
-    betas: tuple[Single, Single],
+    decays: tuple[Single, Single],
+    size: Single,
+    root: Single,
     eps: Single,
-    step: int,
 ) -> None:
     """PMF's exact gradient, step t of Adam for both logits and ±1 into the weights, number by number.
 
     The gradients differ in sign alone, and so do first moments m and moves: a₊ ← a₊ - d, a₋ ← a₋ + d with
-    d = α m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + eps).
+    d = size m / (root √v + eps), size = α / (1 - β₁ᵗ), root = (1 - β₂ᵗ)^-½; decays = (1 - β₁, β₂).
     """
-    size, root = np.float32(lr / (1 - betas[0] ** step)), np.float32(1 / math.sqrt(1 - betas[1] ** step))
-    rest, kept, new = np.float32(1 - betas[0]), np.float32(betas[1]), np.float32(1 - betas[1])
-    half_beta, eps = np.float32(half_beta), np.float32(eps)
+    rest, kept, new = np.float32(decays[0]), np.float32(decays[1]), np.float32(1 - decays[1])
+    half_beta, size, root, eps = np.float32(half_beta), np.float32(size), np.float32(root), np.float32(eps)
     for i in range(slope.size):
         soft = tanh_of((plus[i] - minus[i]) * half_beta)
         gradient = (_1 - soft * soft) * half_beta * slope[i]
         average[i] = average[i] + rest * (gradient - average[i])
         square[i] = kept * square[i] + new * (gradient * gradient)
-        move = size * average[i] / (np.sqrt(square[i]) * root + eps)
+        move = size * average[i] / (root * np.sqrt(square[i]) + eps)
         plus[i] -= move
         minus[i] += move
         weights[i] = _1 if plus[i] >= minus[i] else -_1

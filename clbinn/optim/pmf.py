@@ -145,10 +145,15 @@ class PMF(BinaryOptimizer):
         else:
             piece.weights.copy_(_soft(piece.state, group["beta"]))
 
+    def _whole(self, entry: State) -> State:
+        if "minus_exp_avg" in entry or not entry:
+            return entry
+        mirrored = {"minus_exp_avg": entry["plus_exp_avg"].neg(), "minus_exp_avg_sq": entry["plus_exp_avg_sq"].clone()}
+        return {**entry, **mirrored}
+
     def _begin_update(self, group: dict[str, Any], flat: FlatState) -> None:
-        if not _mirrored(group) and "minus_exp_avg" not in flat.tensors:  # a schedule brought in what tells them apart
-            flat.tensors["minus_exp_avg"] = flat.tensors["plus_exp_avg"].neg()
-            flat.tensors["minus_exp_avg_sq"] = flat.tensors["plus_exp_avg_sq"].clone()
+        if not _mirrored(group):  # now, if a schedule brought in what tells the logits apart
+            flat.tensors = self._whole(flat.tensors)
 
     def _update(self, group: dict[str, Any], piece: Piece) -> None:
         state = piece.state
@@ -170,7 +175,7 @@ class PMF(BinaryOptimizer):
         if not piece.arrays or "minus_exp_avg" in piece.state:
             super()._step_piece(group, piece, slope)
             return
-        state = piece.arrays.state
+        state, (beta_1, beta_2), t = piece.arrays.state, group["betas"], group["step"] + 1
         _loops.pmf_step(
             slope.detach().numpy(),
             state["plus"],
@@ -179,10 +184,10 @@ class PMF(BinaryOptimizer):
             state["plus_exp_avg_sq"],
             piece.arrays.weights,
             float(group["beta"] / 2),
-            float(group["lr"]),
-            (float(group["betas"][0]), float(group["betas"][1])),
+            (float(1 - beta_1), float(beta_2)),
+            float(group["lr"] / (1 - beta_1**t)),
+            1 / math.sqrt(1 - beta_2**t),
             float(group["adam_eps"]),
-            group["step"] + 1,
         )
 
     def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:

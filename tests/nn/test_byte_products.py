@@ -24,15 +24,15 @@ def signs(*shape):
 def made(way, raw, weight):
     if way is not BY_FLOATS:
         try:
-            return way(raw, weight)
+            return way(raw, weight).T
         except (AttributeError, NotImplementedError, RuntimeError):
             pytest.skip("torch does not have it for this processor")
-    return way(raw, weight)
+    return way(raw, weight).T
 
 
 def product(raw, weight):
     products = ByteProducts([raw])
-    return products.multiply(0, products.weights(weight))
+    return products.multiply(0, products.weights(weight)).T
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -141,6 +141,19 @@ def test_few_bytes_and_many_have_a_way_each(monkeypatch):
     assert seen == [2, 6]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_the_defaults_of_torch(way):
+    raw, weight = torch.randint(256, (5, 30), dtype=torch.uint8), signs(7, 30)
+    expected = weight @ raw.float().T
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = made(way, raw, weight)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got, expected)
+
+
 def test_it_is_looked_for_once(monkeypatch):
     calls = []
 
@@ -165,5 +178,5 @@ def test_batches_share_weights_made_ready_once():
     )
     ready = products.weights(weight)
     for i, raw in enumerate(batches):
-        assert torch.equal(products.multiply(i, ready), weight @ raw.float().T)
+        assert torch.equal(products.multiply(i, ready), raw.float() @ weight.T)
     assert len(calls) == 1

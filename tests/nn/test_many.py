@@ -1,11 +1,13 @@
 """Many weight samples at once against the network run once for each."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from clbinn.nn import MLP
+from clbinn.nn import MLP, byte_products, many
 from clbinn.nn.batch_norm import use_test_batch
-from clbinn.nn.many import ByteInputs, sample_logits, takes_many
+from clbinn.nn.many import ByteInputs, inputs_at_a_time, sample_logits, takes_many
 
 
 def networks():
@@ -72,6 +74,51 @@ def test_byte_products_are_exact():
     got = sample_logits(net, ByteInputs(raw, 1.0, 0.0), [weight])
     exact = torch.einsum("ni,coi->cno", raw.double(), weight.double())
     assert torch.equal(got.double(), exact)
+
+
+@pytest.mark.parametrize("own_statistics", [False, True])
+def test_logits_do_not_depend_on_the_way_of_the_first_product(own_statistics, monkeypatch):
+    torch.manual_seed(0)
+    net = MLP(100, [70, 30], 4).eval()
+    raw = torch.randint(256, (300, 100), dtype=torch.uint8) * torch.randint(2, (300, 100), dtype=torch.uint8)
+    weights = [torch.randint(2, (6, *p.shape)).mul(2).sub(1).float() for p in net.parameters()]
+    found = []
+    for way in byte_products.WAYS:
+        if byte_products._works(way):
+            monkeypatch.setattr(byte_products, "quickest", lambda tenths, way=way: way)
+            with use_test_batch(net) if own_statistics else nullcontext():
+                found.append(sample_logits(net, ByteInputs(raw, 1 / 200, -0.4), weights))
+    assert len(found) > 1
+    assert all(torch.equal(logits, found[0]) for logits in found)
+
+
+def test_bytes_come_in_larger_batches_where_nothing_depends_on_them(monkeypatch):
+    monkeypatch.setattr(many, "BYTES_AT_A_TIME", 7)
+    net, raw = MLP(3, [4], 2), ByteInputs(torch.zeros(9, 3, dtype=torch.uint8), 1.0, 0.0)
+    assert [inputs_at_a_time(net, raw, size) for size in (5, 8)] == [7, 8]
+    assert inputs_at_a_time(net, raw.floats(), 5) == 5
+    with use_test_batch(net):
+        assert inputs_at_a_time(net, raw, 5) == 5
+
+
+def test_a_flattening_between_the_layers_changes_nothing():
+    net, x = MLP(6, [5], 2).eval(), torch.randn(8, 6)
+    weights = [torch.randint(2, (3, *p.shape)).mul(2).sub(1).float() for p in net.parameters()]
+    expected = sample_logits(net, x, weights)
+    net.layers.insert(3, torch.nn.Flatten())
+    assert takes_many(net, list(net.parameters()))
+    assert torch.equal(sample_logits(net, x, weights), expected)
+
+
+def test_networks_in_double_precision():
+    net, x = MLP(6, [5], 2).double().eval(), torch.randn(8, 6, dtype=torch.float64)
+    net.layers[3].running_mean.normal_()
+    weights = [torch.randint(2, (3, *p.shape)).mul(2).sub(1).double() for p in net.parameters()]
+    got = sample_logits(net, x, weights)
+    for c in range(3):
+        for p, w in zip(net.parameters(), weights, strict=True):
+            p.data = w[c]
+        torch.testing.assert_close(got[c], net(x))
 
 
 def test_only_plain_mlps_with_all_their_weights_qualify():

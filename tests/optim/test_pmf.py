@@ -123,6 +123,30 @@ def test_a_schedule_may_tell_the_logits_apart_later(changed):
     assert not torch.allclose(ends[0]["plus_exp_avg"], -ends[0]["minus_exp_avg"], rtol=1e-2)
 
 
+@pytest.mark.parametrize(("first", "then"), [(0.0, 1e-2), (1e-2, 0.0)])
+def test_a_parameter_that_grows_keeps_the_moments_of_both_logits(first, then):
+    """Whether they are kept apart from the start, from now on, or no longer needed."""
+    torch.manual_seed(0)
+    target, ends = torch.randn(5, 3), []
+    for options in ({}, {"jacobian": "identity"}):  # the second keeps moments of both from the start
+        p, grown = nn.Parameter(torch.zeros(5, 3)), nn.Parameter(torch.zeros(7, 3))
+        opt = PMF([p], lr=0.05, weight_decay=first, seed=0, **options)
+        group = opt.param_groups[0]
+        group["jacobian"] = "exact"
+        walk(opt, p, target)
+        group["weight_decay"] = then
+        if options:
+            group["jacobian"] = "identity"  # keeps them while the parameter is exchanged
+        opt.set_parameters([grown], {grown: p})
+        group["jacobian"] = "exact"
+        opt.noise.load_state_dict(PMF([p], seed=0).noise.state_dict())
+        walk(opt, grown, torch.cat([target, target[:2]]), steps=3)
+        ends.append({name: value[:5] for name, value in opt.state_dict()["state"][0].items()})
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("saved", [{}, {"weight_decay": 1e-2}])
 @pytest.mark.parametrize("loading", [{}, {"weight_decay": 1e-2}])
 def test_a_state_is_loaded_with_or_without_the_moments_of_both(saved, loading):
