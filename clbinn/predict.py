@@ -106,17 +106,22 @@ def predict_log_proba(
     _check(net, opt, x, mc_samples, batch_size)
     device = opt.parameters()[0].device
     noise = opt.noise if seed is None else Noise(seed, device)
+    many = forward is None and mc_samples > 0 and takes_many(net, opt.parameters())
     if batch_norm == "batch" and batch_norms(net):
         if min(len(x), batch_size) == 1:
             raise ValueError("a batch of one has no statistics of its own: predict two inputs or more at a time")
         while len(x) % batch_size == 1:  # a last batch of one
             batch_size += 1
-    elif forward is None and takes_many(net, opt.parameters()):
+    elif many:
         batch_size = inputs_at_a_time(cast(MLP, net), x, batch_size)
     batches = [batch.to(device) for batch in x.split(batch_size)]
     totals: list[Tensor] = []
     with _evaluating(net), use_test_batch(net) if batch_norm == "batch" else nullcontext():
-        for outputs in _outputs(net, opt, batches, mc_samples, noise, forward):
+        if many:
+            groups = _outputs_together(cast(MLP, net), opt, batches, mc_samples, noise)
+        else:
+            groups = _outputs(net if forward is None else forward, opt, batches, mc_samples, noise)
+        for outputs in groups:
             for i, logits in enumerate(map(_summable, outputs)):
                 term = logits.sum(0) if average == "logits" else _sum_of_probabilities(logits)
                 totals[i : i + 1] = [totals[i].add_(term) if i < len(totals) else term]
@@ -142,21 +147,23 @@ def _sum_of_probabilities(logits: Tensor) -> Tensor:
     return logits.transpose(1, 2).contiguous().softmax(1).sum(0).T
 
 
+def _outputs_together(
+    net: MLP, opt: BinaryOptimizer, batches: Sequence[Tensor | ByteInputs], mc_samples: int, noise: Noise
+) -> Iterator[Iterator[Tensor]]:
+    """For each group of draws, the logits (draws, n, classes) of every batch, of all draws at once."""
+    shared = SharedInputs(net, batches)
+    for weights in _groups_of_draws(opt, mc_samples, noise, shared.networks_at_a_time):
+        yield shared.logits(weights)
+
+
 def _outputs(
-    net: nn.Module,
+    run: Callable[[Tensor], Tensor],
     opt: BinaryOptimizer,
     batches: Sequence[Tensor | ByteInputs],
     mc_samples: int,
     noise: Noise,
-    forward: Callable[[Tensor], Tensor] | None,
 ) -> Iterator[Iterator[Tensor]]:
-    """For each group of draws, the logits (draws, n, classes) of every batch."""
-    if forward is None and mc_samples and takes_many(net, opt.parameters()):
-        shared = SharedInputs(cast(MLP, net), batches)
-        for weights in _groups_of_draws(opt, mc_samples, noise, shared.networks_at_a_time):
-            yield shared.logits(weights)
-        return
-    run = net if forward is None else forward
+    """For each draw, the logits (1, n, classes) of every batch."""
 
     def output(batch: Tensor | ByteInputs) -> Tensor:
         logits = run(batch.floats() if isinstance(batch, ByteInputs) else batch)

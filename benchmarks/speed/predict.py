@@ -29,16 +29,20 @@ def products(raw: Tensor, samples: int, exact: bool) -> Callable[[], None]:
     """The products of all samples in groups: the first layer as one product, the others batched."""
     batches = raw.split(BYTES_AT_A_TIME if exact else BATCH)
     group = min(samples, 10 * BATCH // len(batches[0]))
-    first = torch.randn(group * 100, 784).sign_()
+    weight = torch.randn(group * 100, 784).sign_()
     second, third = torch.randn(group, 100, 100).sign_(), torch.randn(group, 10, 100).sign_()
     hidden = torch.randn(group, 100, len(batches[0]))
-    bytes_, floats = ByteProducts(batches), [batch.float() for batch in batches]
+    first = ByteProducts(batches) if exact else None
+    floats = [] if exact else [batch.float() for batch in batches]
 
     def run() -> None:
         for _ in range(samples // group):
-            ready = bytes_.weights(first) if exact else []
+            ready = first.weights(weight) if first else []
             for i in range(len(batches)):
-                bytes_.multiply(i, ready) if exact else first.mm(floats[i].T)
+                if first:
+                    first.multiply(i, ready)
+                else:
+                    weight.mm(floats[i].T)
                 torch.bmm(second, hidden)
                 torch.bmm(third, hidden)
 

@@ -18,7 +18,7 @@ from clbinn.nn.lean import BatchNorm1d, Dropout
 from clbinn.nn.mean_field import MeanFieldLinear
 from clbinn.nn.mlp import MLP, FanInScale
 
-__all__ = ["ByteInputs", "SharedInputs", "inputs_at_a_time", "sample_logits", "takes_many"]
+__all__ = ["ByteInputs", "SharedInputs", "inputs_at_a_time", "takes_many"]
 
 # what `_Block` knows; anything else goes through the network itself
 _LAYERS = {nn.Flatten, nn.Dropout, Dropout, nn.Linear, MeanFieldLinear, nn.BatchNorm1d, BatchNorm1d, nn.LayerNorm}
@@ -58,7 +58,7 @@ class ByteInputs:
 
 
 def takes_many(net: nn.Module, params: Sequence[Tensor]) -> bool:
-    """Whether `sample_logits` can run this network: a plain MLP whose only parameters are these, one a layer.
+    """Whether `SharedInputs` can run this network: a plain MLP whose only parameters are these, one a layer.
 
     Layers that share a weight, and hooks, which would not be called, are left to the network itself.
     """
@@ -82,31 +82,15 @@ def inputs_at_a_time(net: MLP, x: Tensor | ByteInputs, batch_size: int) -> int:
     return max(batch_size, BYTES_AT_A_TIME)
 
 
-def sample_logits(net: MLP, x: Tensor | ByteInputs, weights: Sequence[Tensor]) -> Tensor:
-    """The logits of one batch under C sets of weights.
-
-    Args:
-        net: The network, in evaluation mode. Batch normalisations without running statistics use the batch's own.
-        x: Inputs (n, …), float, or bytes (n, features).
-        weights: For each layer ±1 weights (C, out, in), in the order of the network's parameters.
-
-    Returns:
-        (C, n, classes), equal to running the network C times up to the rounding of sums.
-
-    Raises:
-        ValueError: Inputs of another size, or a batch of one for batch normalisation by the batch's own statistics.
-    """
-    shared = SharedInputs(net, [x])
-    parts = zip(*(torch.split(w, shared.networks_at_a_time) for w in weights), strict=True)
-    return torch.cat([logits for part in parts for logits in shared.logits(part)])
-
-
 class SharedInputs:
     """Batches of inputs that many networks share, made ready for their first product.
 
     Args:
-        net: As in `sample_logits`, like the errors; its statistics are read now.
-        batches: As `x` there; all float or all bytes.
+        net: In evaluation mode; its statistics are read now. Batch normalisations without any use the batch's own.
+        batches: Inputs (n, …) of each, all float, or all bytes (n, features).
+
+    Raises:
+        ValueError: Inputs of another size, or a batch of one for batch normalisation by the batch's own statistics.
 
     Attributes:
         networks_at_a_time: How many sets of weights to work on at a time: so many that an intermediate result of a
@@ -128,7 +112,14 @@ class SharedInputs:
         self.networks_at_a_time = max(1, CHUNK // max(widest * max(map(len, self.batches)), 1))
 
     def logits(self, weights: Sequence[Tensor]) -> Iterator[Tensor]:
-        """For each batch (c, n, classes); weights as in `sample_logits`, c of them."""
+        """The logits of each batch under c sets of weights.
+
+        Args:
+            weights: For each layer ±1 weights (c, out, in), in the order of the network's parameters.
+
+        Yields:
+            (c, n, classes), equal to running the network c times up to the rounding of sums.
+        """
         samples, units, features = weights[0].shape
         stacked = weights[0].reshape(samples * units, features)
         ready = [] if self.exact is None else self.exact.weights(stacked)

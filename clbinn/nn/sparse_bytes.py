@@ -62,7 +62,7 @@ def find(raw: Array, columns: Array, values: Array, ends: Array) -> None:
     for i in range(raw.shape[0]):
         row = raw[i]
         for k in range(row.size):
-            columns[n], values[n] = k, row[k]
+            columns[n], values[n] = k, row[k]  # the next one overwrites a zero: a branch would be guessed wrongly
             n += row[k] != 0
         while n % TERMS:
             columns[n], values[n] = 0, 0

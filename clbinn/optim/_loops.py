@@ -173,7 +173,7 @@ def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words)
         if near:
             for i in range(part.size):
                 part[i] = tanh_of(part[i])
-        else:  # as with the temperatures of Tables 5 and 8: tanh is the sign, in half the time
+        else:  # at temperatures such as 1e-10: tanh is the sign, for a quarter of the time less
             signs(part, part)
 
 

@@ -7,7 +7,14 @@ import torch
 
 from clbinn.nn import MLP, byte_products, many
 from clbinn.nn.batch_norm import use_test_batch
-from clbinn.nn.many import ByteInputs, inputs_at_a_time, sample_logits, takes_many
+from clbinn.nn.many import ByteInputs, SharedInputs, inputs_at_a_time, takes_many
+
+
+def sample_logits(net, x, weights):
+    """(C, n, classes), as many sets of weights at a time as in a prediction."""
+    shared = SharedInputs(net, [x])
+    parts = zip(*(torch.split(w, shared.networks_at_a_time) for w in weights), strict=True)
+    return torch.cat([logits for part in parts for logits in shared.logits(part)])
 
 
 def networks():
