@@ -117,7 +117,7 @@ def _legend(stream: Stream) -> str:
     text = (
         "Mean ± standard deviation over n seeds, at the end of the stream, by falling ACC. ACC: average accuracy; "
         "BWT: backward transfer; AIA: average of ACC after each task; NLL and ECE of the predictive distribution. "
-        "Bold: the best of a column; BWT, forgetting and ECE have none, where who learns nothing does well."
+        "Bold: the best of a column. BWT, forgetting and ECE have no bold: who learns nothing does well there."
     )
     if stream.reference and tables.difference_title(stream):
         name = stream.reference.label
