@@ -43,7 +43,7 @@ def numpys(lane):
     return generator
 
 
-@pytest.mark.parametrize("rows", [0, 1, 40])
+@pytest.mark.parametrize("rows", [0, 1, 4, 7, 40])
 def test_words_are_numpys(rows):
     ours = state(7)
     theirs = [numpys(ours[:, lane]) for lane in range(LANES)]
@@ -109,22 +109,34 @@ def test_relaxed_samples(size, temperature):
     assert np.allclose(out, plain.numpy(), atol=1e-4)
 
 
-def test_a_block_far_from_zero_has_the_same_numbers_as_one_number_by_number():
-    """At a low temperature whole blocks are ±1, and their tanh is not computed."""
-    natural = normal(3 * 2048, 1)[0] + np.float32(30)  # no noise reaches so far
-    natural[2048:4096] = 0
-    natural[5000] = np.nan
-    natural[4096] *= -1
-    out, noise = np.empty_like(natural), np.empty_like(natural)
-    _loops.relaxed_sample(natural, out, 0.5, state(3))
-    _loops.logistic(state(3), noise)
-    expected = (noise + 2 * natural) * np.float32(0.5 / 0.5)
+@pytest.mark.parametrize(
+    ("temperature", "natural"),
+    [(0.5, 30.0), (1.0, 9.0), (1e-2, 8.55), (1e-10, 5.0), (1e-10, 0.1), (0.5, 0.0), (1e-10, np.inf), (0.5, np.nan)],
+)
+def test_what_is_left_out_far_from_zero_changes_no_number(temperature, natural):
+    """Blocks on this and that side of λ = 0, and blocks with all kinds of numbers between them."""
+    array = np.full(2**17 + 5, natural, np.float32)
+    array[: 2**16] *= -1
+    array[::5000] = normal(array[::5000].size, 1)[0]
+    out, noise = np.empty_like(array), np.empty_like(array)
+    ours, theirs = state(3), state(3)
+    _loops.relaxed_sample(array, out, temperature, ours)
+    _loops.logistic(theirs, noise)
+    expected = (noise + 2 * array) * np.float32(0.5 / temperature)
     _loops.tanh(expected)
     assert np.array_equal(out, expected, equal_nan=True)
-    assert (out[:2048] == 1).all()
-    assert (np.abs(out[2048:4096]) < 1).any()
-    assert out[4096] == -1
-    assert np.isnan(out[5000])
+    assert np.array_equal(ours, theirs)
+    if abs(natural) == 5:
+        assert (np.sign(out) != np.sign(array)).any()  # e⁻¹⁰ of them
+
+
+def test_the_limit_of_logits():
+    assert max(abs(_loops.logit_of(np.float32(k))) for k in (-(2**31), 2**31)) < _loops.LOGIT_LIMIT
+
+
+@pytest.mark.parametrize(("x", "far"), [([2, -2, 3], True), ([2, 1.9, -3], False), ([np.nan], False), ([], True)])
+def test_far_from_zero(x, far):
+    assert _loops.far_from_zero(np.array(x, np.float32), np.float32(2)) == far
 
 
 def test_draws_and_what_follows_go_on_in_one_stream():
