@@ -172,9 +172,8 @@ class FlatState:
     def collect(self, gradient: str) -> Iterable[tuple[Piece, Tensor]]:
         """The pieces, each with the parameters' gradients now, 0 where there is none."""
         self.check_sizes()
-        found = (torch.zeros_like(p) if p.grad is None else p.grad.to_dense().to(p.dtype) for p in self.params)
-        slopes = [slope.reshape(-1) for slope in found]
-        if [len(slope) for slope in slopes] != self.sizes:
+        slopes = [_slope(p) for p in self.params]
+        if [slope.numel() for slope in slopes] != self.sizes:
             raise RuntimeError("a gradient is not as long as its parameter: it was resized in place")
         pieces = self.pieces(gradient)
         if self.gathered:
@@ -231,6 +230,14 @@ class FlatState:
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: views belong to the tensors they were made of."""
         return {**vars(self), "_pieces": {}, "_weight_views": [], "_predicting": None}
+
+
+def _slope(p: Tensor) -> Tensor:
+    """The gradient, flat, dense and of the parameter's type; 0 where there is none."""
+    if p.grad is None:
+        return torch.zeros_like(p).reshape(-1)
+    plain = p.grad.layout is torch.strided and p.grad.dtype is p.dtype
+    return (p.grad if plain else p.grad.to_dense().to(p.dtype)).reshape(-1)
 
 
 def _parts(numel: int, device: torch.device) -> list[int]:

@@ -236,7 +236,7 @@ class BayesBiNN(BinaryOptimizer):
             super()._step_piece(group, piece, slope)
             return
         _loops.bayesbinn_step(
-            slope.detach().numpy(),
+            slope.numpy(force=True),
             piece.arrays.weights,
             piece.arrays.state["natural"],
             piece.arrays.state["prior_natural"],
@@ -269,7 +269,7 @@ def _scale(piece: Piece, slope: Tensor, factor: float, eps: float) -> None:
     """The gradient times `bernoulli.gradient_scale`; 1 and eps are added apart, as 1 + eps is 1 in float32."""
     if piece.arrays:
         state, weights, gradient = piece.arrays.state, piece.arrays.weights, piece.arrays.gradient
-        _loops.scaled_gradient(slope.detach().numpy(), weights, state["natural"], gradient, float(factor), float(eps))
+        _loops.scaled_gradient(slope.numpy(force=True), weights, state["natural"], gradient, float(factor), float(eps))
         return
     one, mean = slope.new_ones(()), torch.tanh(piece.state["natural"])
     denominator = torch.addcmul(one, mean, mean, value=-1).add_(eps)

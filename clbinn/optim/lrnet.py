@@ -161,6 +161,10 @@ class LRNet(BinaryOptimizer):
             gradient.add_(value, alpha=group["weight_decay"])
         adam_step([value], [gradient], [piece.state["exp_avg"]], [piece.state["exp_avg_sq"]], group)
 
+    def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
+        super()._end_update(group, flat)
+        self._mark(holds_logits=False)  # the step writes the ±1 itself
+
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         if isinstance(piece.param, StochasticWeight):
             write_signs(piece, "value")
