@@ -28,7 +28,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "Adam, real weights": lambda params: torch.optim.Adam(params, fused=True),
 }
 
-TURNS = {"Table 5": 5, "Table 8": 1}  # in a round: a step of Table 5's network is short, and so is what disturbs it
+ROUNDS = {"Table 5": 5, "Table 8": 1}  # times as many: its steps are short, and it takes more for a steady median
 
 
 def cases(quick: bool) -> dict[str, tuple[Callable[[], nn.Module], Tensor]]:
@@ -55,7 +55,7 @@ def training_step(net: nn.Module, opt: Any, x: Tensor, y: Tensor) -> Callable[[]
 
 
 def measure(options: argparse.Namespace, note: Callable[[str], None]) -> list[Number]:
-    note(f"{TURNS['Table 5']} turns of Table 5's network in a round")
+    note(f"Table 5: {ROUNDS['Table 5']} times as many rounds")
     numbers = []
     for table, (network, x) in cases(options.quick).items():
         y = torch.arange(len(x)) % 10
@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace, note: Callable[[str], None]) -> list[Nu
                 "step": timed(training_step(net, make(net.parameters()), x, y)),
                 "products": timed(training_products(net, x)),
             }
-            seconds = interleave(contenders, options.rounds * TURNS[table])
+            seconds = interleave(contenders, options.rounds * ROUNDS[table])
             step, products = ([1e3 * value for value in seconds[which]] for which in ("step", "products"))
             limits += products
             outside = [100 * (1 - share) for share in ratios(products, step)]

@@ -179,7 +179,7 @@ class FlatState:
         if self.gathered:
             slopes = list(torch.split_with_sizes(torch.cat(slopes), [len(piece.weights) for piece in pieces]))
         elif len(pieces) > len(slopes):
-            slopes = [part for p in slopes for part in torch.split_with_sizes(p, _parts(len(p), self.device))]
+            slopes = [part for s in slopes for part in torch.split_with_sizes(s, _parts(s.numel(), self.device))]
         return zip(pieces, slopes, strict=True)
 
     def write_to_module(self) -> None:
@@ -236,7 +236,7 @@ def _slope(p: Tensor) -> Tensor:
     """The gradient, flat, dense and of the parameter's type; 0 where there is none."""
     if p.grad is None:
         return torch.zeros_like(p).reshape(-1)
-    plain = p.grad.layout is torch.strided and p.grad.dtype is p.dtype
+    plain = p.grad.layout is torch.strided and p.grad.dtype is p.dtype  # conversions take time even then
     return (p.grad if plain else p.grad.to_dense().to(p.dtype)).reshape(-1)
 
 

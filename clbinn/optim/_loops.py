@@ -19,6 +19,7 @@ __all__ = [
     "bayesbinn",
     "bayesbinn_step",
     "bop",
+    "draw",
     "far_from_zero",
     "logistic",
     "pmf_step",
@@ -38,7 +39,7 @@ Single = Any  # one float32
 
 # Python's own numbers would make these loops double precision.
 _0, _HALF, _1, _2 = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-_int, _64 = np.int32, np.uint64
+_int, _uint = np.int32, np.uint64
 
 _LN_2, _TWO_OVER_LN_2 = np.float32(math.log(2)), np.float32(2 / math.log(2))
 _TO_INTEGER = np.float32(1.5 * 2**23)  # added, it leaves the nearest integer in the last bits
@@ -53,7 +54,7 @@ _ARTANH = np.array([0.66667086, 0.39944944, 0.30619985], np.float32)
 # The next number in float32 after the largest magnitude of a signed 32-bit integer k: u = (k + HALF_RANGE) /
 # (2 HALF_RANGE) is in (0, 1), and its odds are finite.
 HALF_RANGE = np.float32(2.0**31 + 2**8)
-LOGIT_LIMIT = 17  # more than the logit of any of them
+LOGIT_LIMIT = 17  # more than |ln(u / (1 - u))| is for any of them, 16.64
 LANES = 64  # generators side by side: each is a chain, whose next word waits for the last
 _ROWS = 8  # of words that are made before they are used; all that follows stays in the nearest cache
 
@@ -122,7 +123,7 @@ def sign_of(x: Single) -> Single:
 def _word(a: Word, b: Word, c: Word, counter: Word) -> tuple[Word, Word, Word, Word]:
     """A generator's next number, and its next a, b and c."""
     word = a + b + counter
-    return word, b ^ (b >> _64(11)), c + (c << _64(3)), ((c << _64(24)) | (c >> _64(40))) + word
+    return word, b ^ (b >> _uint(11)), c + (c << _uint(3)), ((c << _uint(24)) | (c >> _uint(40))) + word
 
 
 @compiled
@@ -139,9 +140,9 @@ def _four_rows(state: Words, out: Words, counter: Word) -> None:
     for i in range(LANES):
         a, b, c = state[i], state[i + LANES], state[i + 2 * LANES]
         out[i], a, b, c = _word(a, b, c, counter)
-        out[i + LANES], a, b, c = _word(a, b, c, counter + _64(1))
-        out[i + 2 * LANES], a, b, c = _word(a, b, c, counter + _64(2))
-        out[i + 3 * LANES], a, b, c = _word(a, b, c, counter + _64(3))
+        out[i + LANES], a, b, c = _word(a, b, c, counter + _uint(1))
+        out[i + 2 * LANES], a, b, c = _word(a, b, c, counter + _uint(2))
+        out[i + 3 * LANES], a, b, c = _word(a, b, c, counter + _uint(3))
         state[i], state[i + LANES], state[i + 2 * LANES] = a, b, c
 
 
@@ -158,16 +159,16 @@ def words(state: Words, out: Words) -> None:
     whole = rows - rows % 4
     for row in range(0, whole, 4):
         _four_rows(flat_state, flat_out[row * LANES : (row + 4) * LANES], counter)
-        counter += _64(4)
+        counter += _uint(4)
     for row in range(whole, rows):
         _row(flat_state, flat_out[row * LANES : (row + 1) * LANES], counter)
-        counter += _64(1)
+        counter += _uint(1)
     state[3] = counter
 
 
 @compiled
 def _integers(state: Words, block: Words, count: int) -> NDArray[np.int32]:
-    """The next integers for so many numbers, in `block`."""
+    """Draws words for `count` numbers and gives the block as int32, new up to there; count ≤ 2 block.size."""
     words(state, block[: (count + 2 * LANES - 1) // (2 * LANES)])
     return block.reshape(-1).view(np.int32)
 
@@ -185,6 +186,18 @@ def logistic(state: Words, out: Array) -> None:
 
 
 @compiled
+def draw(state: Words, probability: Array) -> None:
+    """p → ±1 in place, +1 where u < p for the uniform numbers of `Noise.uniform`; state as in `words`."""
+    block = np.empty((_ROWS, LANES), np.uint64)
+    size, width = 2 * block.size, np.float32(0.5 / HALF_RANGE)
+    for start in range(0, probability.size, size):
+        part = probability[start : start + size]
+        integers = _integers(state, block, part.size)
+        for i in range(part.size):
+            part[i] = _1 if (np.float32(integers[i]) + HALF_RANGE) * width < part[i] else -_1
+
+
+@compiled
 def signs(latent: Array, out: Array) -> None:
     """±1, with 0 → +1."""
     for i in range(out.size):
@@ -192,27 +205,11 @@ def signs(latent: Array, out: Array) -> None:
 
 
 @compiled
-def tanh(x: Array) -> None:
-    """x → tanh x in place."""
-    for i in range(x.size):
-        x[i] = tanh_of(x[i])
-
-
-@compiled
-def far_from_zero(x: Array, bound: Single) -> bool:
-    """Whether all |x| ≥ bound; a NaN is not."""
-    near = _int(0)
-    for i in range(x.size):
-        near = _int(near + (_int(0) if abs(x[i]) >= bound else _int(1)))
-    return bool(near == 0)
-
-
-@compiled
 def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words) -> None:
     """out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`.
 
-    Where all of a block is ±1, as at temperatures of 1e-10, tanh is left out; where no noise could have changed a sign,
-    the noise is as well.
+    Where all of a block is ±1, as at temperatures of 1e-10, tanh is left out; where it would be whatever the noise, the
+    logits are as well. Words are drawn all the same, so that the stream does not depend on λ.
     """
     factor, certain = np.float32(0.5 / temperature), np.float32(0.5 * LOGIT_LIMIT + _TANH_IS_1 * temperature)
     block = np.empty((_ROWS, LANES), np.uint64)
@@ -234,6 +231,22 @@ def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words)
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def tanh(x: Array) -> None:
+    """x → tanh x in place."""
+    for i in range(x.size):
+        x[i] = tanh_of(x[i])
+
+
+@compiled
+def far_from_zero(x: Array, bound: Single) -> bool:
+    """Whether all |x| ≥ bound; a NaN is not."""
+    near = _int(0)
+    for i in range(x.size):
+        near = _int(near + (_int(0) if abs(x[i]) >= bound else _int(1)))
+    return bool(near == 0)
 
 
 @compiled

@@ -236,7 +236,7 @@ class BayesBiNN(BinaryOptimizer):
             super()._step_piece(group, piece, slope)
             return
         _loops.bayesbinn_step(
-            slope.numpy(force=True),
+            slope.numpy(force=True),  # detach() and numpy() in one call
             piece.arrays.weights,
             piece.arrays.state["natural"],
             piece.arrays.state["prior_natural"],
@@ -250,7 +250,7 @@ class BayesBiNN(BinaryOptimizer):
         write_signs(piece, "natural")
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
-        return bernoulli.sample(flat.tensors["natural"], noise.uniform(flat.numel, flat.dtype))
+        return noise.draw_(bernoulli.probability(flat.tensors["natural"]))
 
     def _named(self, name: str) -> list[Tensor]:
         self._synchronise()

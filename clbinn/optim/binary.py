@@ -137,7 +137,7 @@ class BinaryOptimizer(FlatOptimizer):
     def restore(self) -> None:
         """Put the prediction weights into the module, dropping a sample that is still open.
 
-        Inside a block of `weights` it gets those of the block.
+        Inside a block of `weights` it gets those of the block. A step that has put them there itself doesn't call this.
         """
         self._sampling = False
         self._take_pending()

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from clbinn import bernoulli
 from clbinn.checks import check_at_least
 from clbinn.optim._adam import adam_step, check_adam
 from clbinn.optim._flat import FlatState, Piece, State, write_signs
@@ -163,7 +162,7 @@ class LRNet(BinaryOptimizer):
 
     def _end_update(self, group: dict[str, Any], flat: FlatState) -> None:
         super()._end_update(group, flat)
-        self._mark(holds_logits=False)  # the step writes the ±1 itself
+        self._mark(holds_logits=False)  # a step that writes the ±1 itself does not call restore()
 
     def _prediction_weights(self, group: dict[str, Any], piece: Piece) -> None:
         if isinstance(piece.param, StochasticWeight):
@@ -175,8 +174,7 @@ class LRNet(BinaryOptimizer):
         weights = flat.tensors["value"].clone()
         for view, stochastic in _split(flat, weights):
             if stochastic:
-                uniform = noise.uniform(view.numel(), view.dtype).view_as(view)
-                view.copy_(bernoulli.mode(torch.sigmoid(view).sub_(uniform)))
+                noise.draw_(view.sigmoid_())
         return weights
 
 

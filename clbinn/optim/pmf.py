@@ -177,7 +177,7 @@ class PMF(BinaryOptimizer):
             return
         state, (beta_1, beta_2), t = piece.arrays.state, group["betas"], group["step"] + 1
         _loops.pmf_step(
-            slope.numpy(force=True),
+            slope.numpy(force=True),  # detach() and numpy() in one call
             state["plus"],
             state["minus"],
             state["plus_exp_avg"],

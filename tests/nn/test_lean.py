@@ -54,6 +54,18 @@ def test_statistics_can_be_estimated_again_and_those_of_the_batch_used():
     assert torch.allclose(results[0][1], x.mean(0), atol=1e-5)
 
 
+def test_a_new_estimate_leaves_the_network_as_it_was():
+    net = nn.Sequential(nn.Linear(5, 5), *pair()).train()
+    net[1].eval()  # a frozen layer
+    net(torch.randn(10, 5))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    reestimate(net, lambda: net(torch.randn(20, 5)))
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [layer.training for layer in net] == [True, False, True]
+    assert [layer.momentum for layer in net[1:]] == [0.1, 0.1]
+
+
 def splitmix64(seed, count):
     """The numbers of Steele, Lea and Flood, "Fast splittable pseudorandom number generators", one by one."""
     for i in range(1, count + 1):

@@ -229,9 +229,12 @@ def test_noise_is_logistic_finite_and_its_own():
 
 def test_noise_does_not_depend_on_the_default_type():
     expected = Noise(5).logit(torch.empty(100, dtype=torch.float64))
+    probability = torch.full((100,), 0.3)
+    drawn = Noise(5).draw_(probability.clone())
     torch.set_default_dtype(torch.float64)
     try:
         assert torch.equal(Noise(5).logit(torch.empty(100, dtype=torch.float64)), expected)
+        assert torch.equal(Noise(5).draw_(probability), drawn)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -271,14 +274,6 @@ def test_weights_of_a_group_that_comes_later_are_binary_at_once():
     opt = BayesBiNN(net.parameters(), 10, seed=0)
     opt.add_param_group({"params": list(head.parameters())})
     assert bool((head.weight.abs() == 1).all())
-
-
-def test_uniform_numbers_are_inside_their_ends():
-    noise = Noise(0)
-    noise._words = lambda count: torch.tensor([2**31 - 1, -(2**31), 0], dtype=torch.int32)[:count]
-    low, high = noise.uniform(3).aminmax()
-    assert 0 < low < high < 1
-    assert noise.logit(torch.empty(3)).isfinite().all()
 
 
 def test_groups_share_one_number_of_samples():

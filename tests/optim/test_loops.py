@@ -17,7 +17,7 @@ from clbinn.optim.bayesbinn import bayesbinn
 from clbinn.optim.bop import bop
 from clbinn.optim.pmf import exact_gradient
 
-SIZES = [0, 1, 2, 127, 128, 129, 2047, 2048, 2049, 5001]
+SIZES = [0, 1, 2, 127, 128, 129, 1023, 1024, 1025, 5001]
 LANES = _loops.LANES
 
 
@@ -77,6 +77,39 @@ def test_logistic_noise_is_that_of_the_uniform_numbers(size):
     assert np.isfinite(logits).all()
 
 
+def test_uniform_numbers_are_inside_their_ends(monkeypatch):
+    extremes = np.array([-(2**31), 2**31 - 1], np.int32)
+    monkeypatch.setattr(_loops, "words", lambda _, out: out.fill(extremes.view(np.uint64)[0]))
+    low, high = Noise(0).uniform(2)
+    assert 0 < low < 1e-6
+    assert 1 - 1e-6 < high < 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_draws_are_those_of_the_uniform_numbers(size):
+    natural = torch.from_numpy(normal(size, 1)[0] * 3)
+    natural[::7] = torch.inf
+    natural[::11] = -torch.inf
+    ours, theirs = Noise(5), Noise(5)
+    for kind in (torch.float32, torch.float32, torch.float64):
+        drawn = ours.draw_(bernoulli.probability(natural.to(kind)))
+        assert drawn.dtype is kind
+        assert torch.equal(drawn, bernoulli.sample(natural.to(kind), theirs.uniform(size, kind)))
+    number = Noise(6).uniform(size)
+    above = torch.nextafter(number, torch.ones(()))
+    assert bool((Noise(6).draw_(number) == -1).all())
+    assert bool((Noise(6).draw_(above) == 1).all())
+
+
+def test_draws_stand_where_their_probabilities_stood():
+    for kind in (torch.float32, torch.float64):
+        p = torch.tensor([[0, 1, 0], [1, 0, 1]], dtype=kind)
+        expected = 2 * p - 1
+        for given, wanted in ((p.clone(), expected), (p.clone().T, expected.T)):
+            assert Noise(0).draw_(given) is given
+            assert torch.equal(given, wanted)
+
+
 def test_logit_of_every_kind_of_integer():
     near = np.concatenate([np.arange(-2000, 2000), np.arange(2**31 - 2000, 2**31), -(2**31) + np.arange(2000)])
     k = np.concatenate([near, np.random.default_rng(0).integers(-(2**31), 2**31, 20_000)]).astype(np.float32)
@@ -111,7 +144,11 @@ def test_relaxed_samples(size, temperature):
 
 @pytest.mark.parametrize(
     ("temperature", "natural"),
-    [(0.5, 30.0), (1.0, 9.0), (1e-2, 8.55), (1e-10, 5.0), (1e-10, 0.1), (0.5, 0.0), (1e-10, np.inf), (0.5, np.nan)],
+    [
+        *((1e-10, natural) for natural in (0.1, 5.0, 8.49, 8.51, np.inf)),
+        *((0.5, natural) for natural in (0.0, 30.0, np.nan)),
+        *((1.0, natural) for natural in (9.0, 18.6)),
+    ],
 )
 def test_what_is_left_out_far_from_zero_changes_no_number(temperature, natural):
     """Blocks on this and that side of λ = 0, and blocks with all kinds of numbers between them."""

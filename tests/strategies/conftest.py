@@ -1,6 +1,7 @@
 """Small streams made in memory, and how well a strategy does on them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,14 +37,14 @@ class Tasks(TensorDataset):
 
 @pytest.fixture
 def make_stream() -> Callable[..., Any]:
-    """A function that makes a benchmark of `tasks` blob tasks."""
+    """A function that makes a benchmark of `tasks` blob tasks; other options are those of Avalanche's datasets."""
 
-    def make(tasks: int = 2, count: int = 60, labelled: bool = False) -> Any:
+    def make(tasks: int = 2, count: int = 60, labelled: bool = False, **options: Any) -> Any:
         generator = torch.Generator().manual_seed(7)
         streams = {
             name: [
                 _make_taskaware_classification_dataset(
-                    Tasks(*blobs(task, count, generator)), task_labels=task if labelled else 0
+                    Tasks(*blobs(task, count, generator)), task_labels=task if labelled else 0, **options
                 )
                 for task in range(tasks)
             ]
@@ -52,6 +53,16 @@ def make_stream() -> Callable[..., Any]:
         return with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
 
     return make
+
+
+@pytest.fixture
+def transform_groups() -> dict[str, tuple[Any, None]]:
+    """Of a dataset: `train` writes 100 into the first feature of each image, `eval` 200."""
+    return {name: (partial(_signed, number), None) for name, number in (("train", 100.0), ("eval", 200.0))}
+
+
+def _signed(number: float, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.full_like(x[:1], number), x[1:]])
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from torch import nn
 
 from clbinn.errors import UserError
 from clbinn.strategies.ewc import EWC, EWCPlugin
+from clbinn.strategies.fisher import fisher_diagonal
 from clbinn.strategies.naive import Naive
 
 
@@ -150,3 +151,17 @@ def test_the_seed_chooses_the_samples_of_the_fisher_information(make_ewc, make_s
         found.append(plugin.importances(strategy))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
     assert not all(torch.equal(found[0][name], found[2][name]) for name in found[0])
+
+
+def test_importances_are_measured_without_the_transforms_of_training(
+    make_ewc, make_stream, transform_groups, monkeypatch
+):
+    seen = []
+
+    def recorded(model, x, *rest):
+        seen.extend(x[:, 0].tolist())
+        return fisher_diagonal(model, x, *rest)
+
+    monkeypatch.setattr("clbinn.strategies.ewc.fisher_diagonal", recorded)
+    make_ewc().train(make_stream(transform_groups=transform_groups).train_stream[0])
+    assert seen == [200.0] * 60

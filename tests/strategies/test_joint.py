@@ -25,3 +25,13 @@ def test_a_stream_that_can_be_read_only_once_is_refused(make_net, make_stream):
     strategy = Joint(model=make_net(), evaluator=None)
     with pytest.raises(UserError, match="only once"):
         strategy.train(split_online_stream(make_stream().train_stream, 20))
+
+
+def test_earlier_tasks_are_read_with_the_transforms_of_training(make_net, make_stream, transform_groups, listen):
+    strategy = Joint(model=make_net(), evaluator=None, train_mb_size=20)
+    seen = []
+    listen(strategy, "before_forward", lambda: seen.extend(strategy.mb_x[:, 0].tolist()))
+    stream = make_stream(transform_groups=transform_groups, initial_transform_group="eval")
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    assert seen == [100.0] * 180

@@ -187,6 +187,20 @@ def test_after_an_evaluation_that_failed_the_present_network_is_back(make_net, m
         assert torch.equal(value, present[name])
 
 
+def test_training_goes_on_with_the_present_network_after_an_evaluation_that_failed(make_net, make_stream):
+    strategy, stream = PerTask(model=make_net(), lr=1e-2, **OPTIONS), make_stream()
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    present = strategy.model.layers[1].weight.detach().clone()
+    strategy._before_eval_iteration = lambda **_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        strategy.eval([stream.test_stream[0]])
+    starts = []
+    strategy._before_training_epoch = lambda **_: starts.append(strategy.model.layers[1].weight.detach().clone())
+    strategy.train(stream.train_stream[1])  # more of the last task
+    assert torch.equal(starts[0], present)
+
+
 def test_an_own_optimizer_starts_anew(make_net, make_stream):
     stream, weights = make_stream(), []
     for tasks in ((0, 1), (1,)):
