@@ -176,13 +176,13 @@ def _outputs(
 
 
 def _groups_of_draws(
-    opt: BinaryOptimizer, mc_samples: int, noise: Noise, together: int, limit: int = 25_000_000
+    opt: BinaryOptimizer, mc_samples: int, noise: Noise, together: int, limit: int = 10_000_000
 ) -> Iterator[list[Tensor]]:
     """C draws, so many together but at most `limit` weights; one tensor (draws, *shape) per parameter."""
     size = max(1, min(together, limit // sum(p.numel() for p in opt.parameters())))
     for start in range(0, mc_samples, size):
         draws = [opt.sample_weights(noise) for _ in range(start, min(start + size, mc_samples))]
-        yield [torch.stack(one) for one in zip(*draws, strict=True)]
+        yield [one[0].unsqueeze(0) if len(one) == 1 else torch.stack(one) for one in zip(*draws, strict=True)]
 
 
 def estimate_batch_norm(

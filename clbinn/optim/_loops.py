@@ -15,12 +15,10 @@ from clbinn.compiled import compiled, fma
 __all__ = [
     "HALF_RANGE",
     "LANES",
-    "LOGIT_LIMIT",
     "bayesbinn",
     "bayesbinn_step",
     "bop",
     "draw",
-    "far_from_zero",
     "logistic",
     "pmf_step",
     "relaxed_sample",
@@ -54,9 +52,8 @@ _ARTANH = np.array([0.66667086, 0.39944944, 0.30619985], np.float32)
 # The next number in float32 after the largest magnitude of a signed 32-bit integer k: u = (k + HALF_RANGE) /
 # (2 HALF_RANGE) is in (0, 1), and its odds are finite.
 HALF_RANGE = np.float32(2.0**31 + 2**8)
-LOGIT_LIMIT = 17  # more than |ln(u / (1 - u))| is for any of them, 16.64
 LANES = 64  # generators side by side: each is a chain, whose next word waits for the last
-_ROWS = 8  # of words that are made before they are used; all that follows stays in the nearest cache
+_ROWS = 16  # of words that are made before they are used; all that follows stays in the nearest cache
 
 
 # --- one number -------------------------------------------------------------------------------------------------------
@@ -206,28 +203,20 @@ def signs(latent: Array, out: Array) -> None:
 
 @compiled
 def relaxed_sample(natural: Array, out: Array, temperature: float, state: Words) -> None:
-    """out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`.
-
-    Where all of a block is ±1, as at temperatures of 1e-10, tanh is left out; where it would be whatever the noise, the
-    logits are as well. Words are drawn all the same, so that the stream does not depend on λ.
-    """
-    factor, certain = np.float32(0.5 / temperature), np.float32(0.5 * LOGIT_LIMIT + _TANH_IS_1 * temperature)
-    block = np.empty((_ROWS, LANES), np.uint64)
-    size = 2 * block.size
+    """out = tanh((λ + δ) / τ), `bernoulli.relaxed_sample`, with the noise of `logistic`."""
+    factor = np.float32(0.5 / temperature)
+    size = 2 * LANES * _ROWS
     for start in range(0, out.size, size):
         part, natural_part = out[start : start + size], natural[start : start + size]
-        integers = _integers(state, block, part.size)
-        if far_from_zero(natural_part, certain):
-            signs(natural_part, part)
-            continue
-        for i in range(part.size):
-            part[i] = logit_of(np.float32(integers[i]))
+        logistic(state, part)
+        near = _int(0)
         for i in range(part.size):  # in one loop with the logit, both would run short of registers
             part[i] = (part[i] + (natural_part[i] + natural_part[i])) * factor
-        if far_from_zero(part, _TANH_IS_1):
-            signs(part, part)
-        else:
+            near = _int(near + (_int(0) if abs(part[i]) >= _TANH_IS_1 else _int(1)))
+        if near:
             tanh(part)
+        else:  # at temperatures such as 1e-10: tanh is the sign, for a quarter of the time less
+            signs(part, part)
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
@@ -238,15 +227,6 @@ def tanh(x: Array) -> None:
     """x → tanh x in place."""
     for i in range(x.size):
         x[i] = tanh_of(x[i])
-
-
-@compiled
-def far_from_zero(x: Array, bound: Single) -> bool:
-    """Whether all |x| ≥ bound; a NaN is not."""
-    near = _int(0)
-    for i in range(x.size):
-        near = _int(near + (_int(0) if abs(x[i]) >= bound else _int(1)))
-    return bool(near == 0)
 
 
 @compiled

@@ -68,7 +68,7 @@ class Noise:
         return out
 
     def draw_(self, probability: Tensor) -> Tensor:
-        """±1 in the place of probabilities of +1: +1 where a uniform number is below. A new tensor would take longer."""
+        """Probabilities → ±1 in place, +1 where a uniform number is below."""
         if self.device.type == "cpu" and probability.dtype == torch.float32 and probability.is_contiguous():
             _loops.draw(self.state, probability.view(-1).numpy())
             return probability

@@ -17,7 +17,7 @@ from clbinn.optim.bayesbinn import bayesbinn
 from clbinn.optim.bop import bop
 from clbinn.optim.pmf import exact_gradient
 
-SIZES = [0, 1, 2, 127, 128, 129, 1023, 1024, 1025, 5001]
+SIZES = [0, 1, 2, 127, 128, 129, 2047, 2048, 2049, 5001]
 LANES = _loops.LANES
 
 
@@ -143,17 +143,12 @@ def test_relaxed_samples(size, temperature):
 
 
 @pytest.mark.parametrize(
-    ("temperature", "natural"),
-    [
-        *((1e-10, natural) for natural in (0.1, 5.0, 8.49, 8.51, np.inf)),
-        *((0.5, natural) for natural in (0.0, 30.0, np.nan)),
-        *((1.0, natural) for natural in (9.0, 18.6)),
-    ],
+    ("temperature", "natural"), [(1e-10, 0.1), (1e-10, np.inf), (0.5, 0.0), (0.5, 30.0), (0.5, np.nan), (1.0, 12.0)]
 )
-def test_what_is_left_out_far_from_zero_changes_no_number(temperature, natural):
+def test_where_tanh_is_left_out_no_number_changes(temperature, natural):
     """Blocks on this and that side of λ = 0, and blocks with all kinds of numbers between them."""
-    array = np.full(2**17 + 5, natural, np.float32)
-    array[: 2**16] *= -1
+    array = np.full(2**16 + 5, natural, np.float32)
+    array[: 2**15] *= -1
     array[::5000] = normal(array[::5000].size, 1)[0]
     out, noise = np.empty_like(array), np.empty_like(array)
     ours, theirs = state(3), state(3)
@@ -163,17 +158,6 @@ def test_what_is_left_out_far_from_zero_changes_no_number(temperature, natural):
     _loops.tanh(expected)
     assert np.array_equal(out, expected, equal_nan=True)
     assert np.array_equal(ours, theirs)
-    if abs(natural) == 5:
-        assert (np.sign(out) != np.sign(array)).any()  # e⁻¹⁰ of them
-
-
-def test_the_limit_of_logits():
-    assert max(abs(_loops.logit_of(np.float32(k))) for k in (-(2**31), 2**31)) < _loops.LOGIT_LIMIT
-
-
-@pytest.mark.parametrize(("x", "far"), [([2, -2, 3], True), ([2, 1.9, -3], False), ([np.nan], False), ([], True)])
-def test_far_from_zero(x, far):
-    assert _loops.far_from_zero(np.array(x, np.float32), np.float32(2)) == far
 
 
 def test_draws_and_what_follows_go_on_in_one_stream():
