@@ -29,7 +29,7 @@ def mean(natural: Tensor) -> Tensor:
 
 def probability(natural: Tensor) -> Tensor:
     """P(w = +1) = σ(2λ), in [0, 1]."""
-    return (2 * natural).sigmoid_()
+    return torch.sigmoid(2 * natural)
 
 
 def natural_from_mean(mean: Tensor) -> Tensor:

@@ -83,3 +83,7 @@ def test_gradient_scale_at_saturation_rests_on_eps():
     one, natural = torch.ones(1), torch.full((1,), 10.0)
     assert bernoulli.gradient_scale(one, natural, 1e-10, 1).item() == pytest.approx(1e10)
     assert bernoulli.gradient_scale(one, natural, 1e-2, 1).item() == pytest.approx(100)
+
+
+def test_whole_numbers_have_probabilities():
+    assert torch.equal(bernoulli.probability(torch.tensor([0, 400, -400])), torch.tensor([0.5, 1, 0]))

@@ -250,7 +250,7 @@ class BayesBiNN(BinaryOptimizer):
         write_signs(piece, "natural")
 
     def _draw(self, group: dict[str, Any], flat: FlatState, noise: Noise) -> Tensor:
-        return noise.draw_(bernoulli.probability(flat.tensors["natural"]))
+        return noise.draw_((2 * flat.tensors["natural"]).sigmoid_())  # `bernoulli.probability`, of one new tensor
 
     def _named(self, name: str) -> list[Tensor]:
         self._synchronise()
